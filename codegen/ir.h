@@ -87,13 +87,17 @@ int64_t mk_node_count(const mk_node *n);            /* elements */
 int64_t mk_node_bytes(const mk_node *n);
 
 mk_graph *mk_graph_new(const char *name);
-void mk_graph_free(mk_graph *g);
+void mk_graph_free(mk_graph *g); /* NULL is fine */
+/* Append to outputs and updates; names are copied, the entry is registered on first use. */
+void mk_graph_output(mk_graph *g, const char *entry, const char *name, int node);
+void mk_graph_update(mk_graph *g, const char *entry, int state, int node);
 
 /* ---- building (codegen/build.c): infers dtype, dims and rate; checks; returns the node id, or -1 with the status set.
  * `where` names the Lua line for messages; args are copied. */
 int mk_build(mk_graph *g, mk_op op, const int *args, int nargs, mk_dtype dtype, const int64_t *dims, int rank, const mk_attr *attr,
              const char *name, const char *where, mk_status *st);
-/* dtype is read for leaves and CAST; dims and rank for leaves, RESHAPE, EXPAND and SLICE; others infer them. */
+/* dtype is read for leaves and CAST; dims and rank for leaves, RESHAPE, EXPAND and SLICE; others infer them. A CONST's data and
+ * all strings are copied; fields of attr that the op does not use are dropped. attr, dims, name and where may be NULL. */
 
 /* ---- passes, in the order of codegen/passes.c. Each replaces the graph's nodes by a new list in topological order.
  * All keep outputs, updates and names of leaves. */
