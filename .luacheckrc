@@ -1,0 +1,9 @@
+std = "lua54"
+max_line_length = 140
+files["scripts/models"] = {
+  read_globals = { "params", "weight", "has_weight", "weight_shape", "input", "state", "update", "output", "entry", "const", "concat",
+    "gather", "rope", "matmul", "attention", "conv", "maximum", "minimum", "include" },
+  globals = { "graph_name" },
+}
+files["scripts/experiments"] = files["scripts/models"]
+files["tests/gpu/graphs"] = files["scripts/models"]

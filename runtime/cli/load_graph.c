@@ -1,0 +1,102 @@
+#include "runtime/cli/load_graph.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/graph.h"
+#include "runtime/base/env.h"
+#include "runtime/base/file.h"
+
+static json_t *parse_set_value(const char *text, mk_status *st) {
+  json_error_t e;
+  if (text[0] == '@') {
+    size_t bytes;
+    char *content = mk_file_read(text + 1, &bytes, st);
+    if (!content) return NULL;
+    json_t *v = json_loadb(content, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    free(content);
+    if (!v) mk_fail(st, MK_EINPUT, "%s:%d:%d: not valid JSON: %s", text + 1, e.line, e.column, e.text);
+    return v;
+  }
+  json_t *v = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+  if (v) return v;
+  if (text[0] == '{' || text[0] == '[') return mk_fail(st, MK_EINPUT, "'%s' is not valid JSON: %s", text, e.text), NULL;
+  v = json_string(text);
+  if (!v) mk_fail(st, MK_EINPUT, "'%s' is not valid UTF-8", text);
+  return v;
+}
+
+static bool apply_set(json_t *params, const char *item, mk_status *st) {
+  const char *eq = strchr(item, '=');
+  if (!eq || eq == item) return mk_fail(st, MK_EINPUT, "--set %s: give KEY=VALUE", item), false;
+  json_t *value = parse_set_value(eq + 1, st), *table = params;
+  if (!value) return mk_fail_context(st, "--set %.*s", (int)(eq - item), item), false;
+  const char *key = item;
+  for (const char *dot; (dot = memchr(key, '.', (size_t)(eq - key))); key = dot + 1) {
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)(dot - key), key);
+    json_t *inner = json_object_get(table, name);
+    if (!json_is_object(inner)) {
+      inner = json_object();
+      json_object_set_new(table, name, inner);
+    }
+    table = inner;
+  }
+  char name[128];
+  snprintf(name, sizeof name, "%.*s", (int)(eq - key), key);
+  if (json_object_set_new(table, name, value)) return mk_fail(st, MK_EINPUT, "--set %s: the key is not valid", item), false;
+  return true;
+}
+
+static char *params_from_sets(const mk_text_list *sets, mk_status *st) {
+  json_t *params = json_object();
+  char *text = NULL;
+  bool ok = true;
+  for (int i = 0; ok && i < sets->count; i++) ok = apply_set(params, sets->items[i], st);
+  if (ok) text = json_dumps(params, JSON_COMPACT);
+  json_decref(params);
+  return text;
+}
+
+mk_graph *mk_cli_load_graph(const char *script, const mk_text_list *sets, const mk_source *weights, bool raw, mk_status *st) {
+  char *params = params_from_sets(sets, st);
+  if (!params) return NULL;
+  mk_script_options options = {.path = script, .params_json = params, .weights = weights};
+  mk_graph *g = mk_graph_from_script(&options, st);
+  free(params);
+  if (g && !raw && !mk_optimize(g, st)) {
+    mk_graph_free(g);
+    g = NULL;
+  }
+  return g;
+}
+
+bool mk_cli_plan_options(int arch, mk_arena *arena, mk_plan_options *out, mk_status *st) {
+  char path[PATH_MAX];
+  if (!mk_env_data_path("templates", path, st)) return false;
+  *out = (mk_plan_options){.arch = arch, .templates = mk_strdup(arena, path), .cublaslt = true};
+  return true;
+}
+
+bool mk_cli_parse_arch(const char *text, int *out, int max, int *count, mk_status *st) {
+  static const int known[] = {80, 86, 89, 90, 100, 120};
+  *count = 0;
+  for (const char *p = text; *p;) {
+    if (!strncmp(p, "sm_", 3)) p += 3;
+    char *end;
+    long v = strtol(p, &end, 10);
+    bool ok = end != p && *count < max;
+    if (*end == 'a') end++;
+    ok = ok && (*end == ',' || !*end);
+    bool found = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) found |= known[i] == v;
+    if (!ok || !found) {
+      mk_fail(st, MK_EINPUT, "--arch %s: give a list from sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120a", text);
+      return false;
+    }
+    out[(*count)++] = (int)v;
+    p = *end ? end + 1 : end;
+  }
+  return *count > 0 || (mk_fail(st, MK_EINPUT, "--arch is empty"), false);
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs test programs that speak TAP and closes with the line "N passed, N failed".
+# usage: tests/run.sh BUILD_DIR [NAME_PATTERN]
+set -uo pipefail
+build=$1 pattern=${2:-}
+log=$build/test-log
+mkdir -p "$log"
+passed=0 failed=0 skipped=0
+export MOONKILN_CACHE=${MOONKILN_TEST_CACHE:-$PWD/$build/test-cache} CMOCKA_MESSAGE_OUTPUT=TAP
+
+# count NAME FILE STATUS: adds a TAP file's results; a program that died or left its plan unfinished is one failure.
+count() {
+  local name=$1 file=$2 status=$3 ok bad skip planned
+  ok=$(grep -cE '^ok ' "$file")
+  bad=$(grep -cE '^not ok ' "$file")
+  skip=$(grep -ciE '^ok .*# skip' "$file")
+  planned=$(grep -oE '^1\.\.[0-9]+' "$file" | head -n 1 | cut -c4-)
+  if ((status != 0 && bad == 0)) || [[ -z $planned ]] || ((ok + bad < planned)); then
+    bad=$((bad + 1))
+    echo "not ok - $name ended early (status $status)"
+  fi
+  passed=$((passed + ok - skip)) failed=$((failed + bad)) skipped=$((skipped + skip))
+  if ((bad)); then
+    echo "FAILED $name"
+    sed 's/^/    /' "$file" | grep -vE '^    ok ' | head -n 60
+  fi
+}
+
+for t in "$build"/unit/test_*; do
+  [[ -x $t && ! -d $t && $t != *.* ]] || continue
+  name=$(basename "$t")
+  [[ $name == *$pattern* ]] || continue
+  start=$SECONDS
+  timeout 600 "$t" >"$log/$name.tap" 2>"$log/$name.err"
+  status=$?
+  cat "$log/$name.err" >>"$log/$name.tap"
+  count "$name" "$log/$name.tap" $status
+  echo "# $name: $(grep -cE '^ok ' "$log/$name.tap") ok, $((SECONDS - start)) s"
+done
+
+for t in tests/cli/*.bats; do
+  [[ -e $t ]] || continue
+  name=$(basename "$t" .bats)
+  [[ $name == *$pattern* ]] || continue
+  start=$SECONDS
+  MOONKILN=$PWD/$build/moonkiln timeout 900 bats -F tap "$t" >"$log/$name.tap" 2>&1
+  count "$name" "$log/$name.tap" $?
+  echo "# $name: $(grep -cE '^ok ' "$log/$name.tap") ok, $((SECONDS - start)) s"
+done
+
+if ((skipped)); then echo "$passed passed, $failed failed, $skipped skipped"; else echo "$passed passed, $failed failed"; fi
+((failed == 0 && passed > 0))
