@@ -3,7 +3,7 @@
 
     python3 -m venv venv && venv/bin/pip install torch==2.11.0 diffusers==0.42.1 transformers==5.23.0 \
         tokenizers sentencepiece protobuf safetensors ftfy==6.3.1 accelerate numpy
-    venv/bin/python scripts/vectors/make_vectors.py [OUT_DIR] [--only dit,umt5,vae,schedulers,noise,tokenizer]
+    venv/bin/python scripts/vectors/make_vectors.py [OUT_DIR] [--only dit,umt5,vae,schedulers,noise,tokenizer,pipeline]
 
 Runs on the CPU in fp32 and is deterministic. Every random weight is a value that bf16 (and, for the VAE, f16) holds
 exactly, so the same weights can be stored as F32, BF16 or F16 in different folders and the expected output is the same
@@ -15,6 +15,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -671,8 +673,42 @@ def make_tokenizer(out):
     print(f"tokenizer: {sp.get_piece_size()} pieces, {len(prompts)} prompts, {differing} differ with byte fallback")
 
 
+# ---- the whole pipeline -------------------------------------------------------------------------------------------------
+
+PIPELINE_CALL = dict(
+    prompt="a cat and a dog bake a cake in the kitchen,  slow camera move, 白色的猫", negative_prompt="static, blurry, 低质量",
+    height=32, width=48, num_frames=5, num_inference_steps=4, guidance_scale=4.0, guidance_scale_2=3.0)
+
+
+def make_pipeline(out):
+    """WanPipeline on the folder that scripts/tiny_checkpoint.lua writes: prompt in, frames out, with both experts."""
+    script = Path(__file__).parents[1] / "tiny_checkpoint.lua"
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["lua5.4", script, f"{scratch}/tiny"], check=True)
+        pipeline = diffusers.WanPipeline.from_pretrained(f"{scratch}/tiny", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    tensors = {}
+    embeds = pipeline.encode_prompt(PIPELINE_CALL["prompt"], PIPELINE_CALL["negative_prompt"], max_sequence_length=512)
+    for name, text, rows in zip(("cond", "uncond"), ("prompt", "negative_prompt"), embeds):
+        ids = torch.tensor(pipeline.tokenizer(prompt_clean(PIPELINE_CALL[text])).input_ids)
+        assert 2 not in ids and not rows[0, len(ids):].any()  # 2: what transformers 5's class gives for unknown text
+        tensors |= {f"ids_{name}": ids, f"context_{name}": rows[0, : len(ids)]}
+    for shift in (3.0, 12.0):
+        pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, flow_shift=shift)
+        steps = []
+        frames = pipeline(
+            **PIPELINE_CALL, generator=torch.Generator().manual_seed(42), output_type="np",
+            callback_on_step_end=lambda _p, i, t, kwargs: steps.append(kwargs["latents"][0].clone()) or {}).frames[0]
+        name = f"s{shift:g}"
+        tensors |= {f"{name}.timesteps": pipeline.scheduler.timesteps, f"{name}.latents": torch.stack(steps)}
+        if shift == 3:
+            tensors[f"{name}.frames"] = torch.from_numpy(frames).permute(3, 0, 1, 2)
+        print(f"pipeline {name}: t {pipeline.scheduler.timesteps.tolist()}, frames {frames.mean():.3f} ± {frames.std():.3f}")
+    save_io(out / "pipeline_io.safetensors", tensors)
+
+
 MAKERS = {"dit": make_dit, "umt5": make_umt5, "vae": make_vae, "schedulers": make_schedulers, "noise": make_noise,
-          "tokenizer": make_tokenizer}
+          "tokenizer": make_tokenizer, "pipeline": make_pipeline}
 
 
 def main():
