@@ -33,8 +33,53 @@ LIB_O := $(LIB_C:%.c=$(BUILD)/obj/%.o) $(LIB_CXX:%.cc=$(BUILD)/obj/%.o)
 CLI_O := $(CLI_C:%.c=$(BUILD)/obj/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 
+ifeq ($(MAKECMDGOALS),)
+MAKECMDGOALS := help
+endif
+
+help: ## this text
+	@echo "make run        install what is missing, build, generate a small video (on the CPU when there is no GPU)"
+	@echo "make check      install what is missing, build, run every test that needs no GPU"
+	@echo "make check-gpu  on a machine with a GPU: every generated kernel against the CPU backend"
+	@echo "make all        build build/moonkiln and build/libmoonkiln.a"
+	@echo "make bench      time a diffusion step of Wan2.2 A14B with made-up weights (GPU)"
+	@echo "make format     clang-format over all C sources"
+	@echo "make lint       clang-format check, cppcheck, shellcheck, luacheck, folder rules"
+	@echo "make install    PREFIX=/usr/local: program, library, header, scripts and templates"
+	@echo "make clean      remove the build folder"
+	@echo "options: DEBUG=1 ASAN=1 UBSAN=1 BUILD=folder PREFIX=folder"
+
 all: $(BUILD)/moonkiln
 unit: $(UNIT)
+
+# ---- the two commands
+PROMPT ?= a red ball rolls to the right
+OUT ?= $(BUILD)/video.mp4
+run: setup
+	@$(MAKE) --no-print-directory all
+	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
+	$(BUILD)/moonkiln generate $(BUILD)/tiny --prompt "$(PROMPT)" --size 128x128 --frames 17 --steps 8 --out $(OUT)
+
+check: setup
+	@$(MAKE) --no-print-directory all unit
+	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
+	@tests/run.sh $(BUILD) $(ONLY)
+
+setup:
+	@scripts/setup.sh
+
+format:
+	clang-format -i $(shell git ls-files '*.c' '*.h' '*.cc')
+
+lint:
+	clang-format --dry-run --Werror $(shell git ls-files '*.c' '*.h' '*.cc')
+	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,portability -I. runtime codegen
+	shellcheck $(shell git ls-files '*.sh' .ci/run)
+	luacheck -q scripts tests
+	scripts/check_layers.sh
+
+clean:
+	rm -rf $(BUILD)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -52,5 +97,5 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libmoonkiln.a
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all unit
+.PHONY: help all unit run check setup format lint clean check-gpu bench install
 .SECONDARY:
