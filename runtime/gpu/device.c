@@ -1,0 +1,110 @@
+#include "runtime/gpu/device.h"
+
+#include <stdlib.h>
+
+#include "runtime/base/log.h"
+#include "runtime/gpu/lt.h"
+#include "runtime/gpu/memory.h"
+#include "runtime/gpu/upload.h"
+
+enum { MIN_ARCH = 80 };
+
+/* What cuBLASLt's Hopper kernels ask for at most; smaller parts use less. */
+static const int64_t lt_workspace_bytes = 64 << 20;
+
+bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuCtxSetCurrent(d->context)); }
+
+bool mk_gpu_wait(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuStreamSynchronize(d->stream)); }
+
+static bool attribute(mk_gpu_device *d, CUdevice_attribute which, int *out, mk_status *st) {
+  return MK_CU(d->cu, st, cuDeviceGetAttribute(out, which, d->device));
+}
+
+static bool identify(mk_gpu_device *d, mk_status *st) {
+  int count = 0, major = 0, minor = 0;
+  size_t total = 0;
+  if (!MK_CU(d->cu, st, cuDeviceGetCount(&count))) return false;
+  if (d->ordinal < 0 || d->ordinal >= count) {
+    mk_fail(st, MK_EGPU, "there is no GPU %d: the driver sees %d, numbered from 0", d->ordinal, count);
+    return false;
+  }
+  if (!MK_CU(d->cu, st, cuDeviceGet(&d->device, d->ordinal))) return false;
+  if (!MK_CU(d->cu, st, cuDeviceGetName(d->name, sizeof d->name, d->device))) return false;
+  if (!MK_CU(d->cu, st, cuDeviceTotalMem(&total, d->device))) return false;
+  if (!attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major, st)) return false;
+  if (!attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor, st)) return false;
+  if (!attribute(d, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &d->sms, st)) return false;
+  if (!attribute(d, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &d->smem_limit, st)) return false;
+  d->arch = 10 * major + minor;
+  d->total_bytes = (int64_t)total;
+  if (d->arch < MIN_ARCH) {
+    mk_fail(st, MK_EUNSUPPORTED, "GPU %d (%s) has compute capability %d.%d; %d.%d (Ampere) or newer is needed, or --backend cpu",
+            d->ordinal, d->name, major, minor, MIN_ARCH / 10, MIN_ARCH % 10);
+    return false;
+  }
+  return true;
+}
+
+/* Without the library, matmuls are left to generated kernels. */
+static bool open_matmuls(mk_gpu_device *d, mk_status *st) {
+  mk_cublaslt *lt = calloc(1, sizeof *lt);
+  if (!lt) {
+    mk_fail(st, MK_ENOMEM, "out of host memory");
+    return false;
+  }
+  mk_status *missing = &d->lt_missing;
+  if (!mk_cublaslt_open(lt, d->cu->version / 1000, missing) || !MK_LT(lt, missing, cublasLtCreate(&d->lt_handle))) {
+    mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", missing->message);
+    free(lt);
+    d->lt_handle = NULL;
+    return true;
+  }
+  d->lt = lt;
+  return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
+}
+
+static bool open_context(mk_gpu_device *d, mk_status *st) {
+  if (!MK_CU(d->cu, st, cuDevicePrimaryCtxRetain(&d->context, d->device))) {
+    mk_fail_context(st, "GPU %d (%s)", d->ordinal, d->name);
+    return false;
+  }
+  return mk_gpu_enter(d, st) && MK_CU(d->cu, st, cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING)) &&
+         MK_CU(d->cu, st, cuStreamCreate(&d->copy_stream, CU_STREAM_NON_BLOCKING)) &&
+         MK_CU(d->cu, st, cuEventCreate(&d->order, CU_EVENT_DISABLE_TIMING)) && mk_gpu_slots_make(d, st);
+}
+
+mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
+  mk_gpu_device *d = calloc(1, sizeof *d);
+  mk_driver *driver = calloc(1, sizeof *driver);
+  if (!d || !driver) {
+    mk_fail(st, MK_ENOMEM, "out of host memory");
+    free(d);
+    free(driver);
+    return NULL;
+  }
+  d->cu = driver;
+  d->ordinal = ordinal;
+  if (mk_driver_open(driver, st) && identify(d, st) && open_context(d, st) && open_matmuls(d, st)) return d;
+  mk_gpu_device_close(d);
+  return NULL;
+}
+
+void mk_gpu_device_close(mk_gpu_device *d) {
+  if (!d) return;
+  if (d->context) {
+    d->cu->cuCtxSetCurrent(d->context);
+    if (d->stream) d->cu->cuStreamSynchronize(d->stream);
+    if (d->lt_handle) d->lt->cublasLtDestroy(d->lt_handle);
+    mk_gpu_block_free(d, &d->lt_workspace);
+    mk_gpu_block_free(d, &d->scratch);
+    mk_gpu_slots_free(d);
+    if (d->order) d->cu->cuEventDestroy(d->order);
+    if (d->copy_stream) d->cu->cuStreamDestroy(d->copy_stream);
+    if (d->stream) d->cu->cuStreamDestroy(d->stream);
+    d->cu->cuDevicePrimaryCtxRelease(d->device);
+  }
+  mk_arena_free(&d->arena);
+  free((void *)d->cu);
+  free((void *)d->lt);
+  free(d);
+}

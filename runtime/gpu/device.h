@@ -1,0 +1,55 @@
+/* One GPU: its context, streams, shared scratch memory, staging buffers and the matmul library's handle. */
+#ifndef MK_GPU_DEVICE_H
+#define MK_GPU_DEVICE_H
+
+#include "runtime/base/arena.h"
+#include "runtime/base/status.h"
+#include "runtime/gpu/library.h"
+
+typedef struct mk_gpu_block { /* device memory */
+  CUdeviceptr ptr;
+  int64_t bytes;
+} mk_gpu_block;
+
+enum { MK_GPU_SLOTS = 4 };
+typedef struct mk_gpu_slot { /* a page-locked staging buffer */
+  void *host;
+  CUevent done; /* recorded after the copy that last used it */
+} mk_gpu_slot;
+
+/* Sessions of one device share it and are used from one thread at a time: their work follows in order on one stream. */
+typedef struct mk_gpu_device {
+  const mk_driver *cu;   /* owned */
+  const mk_cublaslt *lt; /* owned; NULL: not there, see lt_missing */
+  int ordinal;
+  CUdevice device;
+  CUcontext context; /* the primary context, retained */
+  CUstream stream, copy_stream;
+  CUevent order; /* orders the two streams while weights load */
+  char name[128];
+  int arch; /* 80, 90, ... */
+  int sms;
+  int smem_limit; /* bytes of shared memory a block may use */
+  int64_t total_bytes;
+  mk_gpu_block scratch; /* shared by all sessions; moves when it grows */
+  uint64_t scratch_generation;
+  mk_gpu_slot slots[MK_GPU_SLOTS];
+  int next_slot;
+  cublasLtHandle_t lt_handle;
+  mk_gpu_block lt_workspace;
+  struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
+  int nlt_choices, lt_choices_cap;
+  mk_arena arena; /* owns lt_choices */
+  mk_status lt_missing; /* why there is no matmul library */
+} mk_gpu_device;
+
+/* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no failure:
+ * plans made with cublaslt = false do without. */
+mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st);
+void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is fine */
+
+/* Makes the device's context this thread's current one. */
+bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);
+bool mk_gpu_wait(mk_gpu_device *d, mk_status *st); /* until the stream is empty */
+
+#endif

@@ -1,0 +1,38 @@
+/* Library matmuls: a plan's mk_lt becomes a cuBLASLt call with an algorithm chosen once per problem. */
+#ifndef MK_GPU_LT_H
+#define MK_GPU_LT_H
+
+#include "codegen/plan.h"
+#include "runtime/gpu/device.h"
+
+enum { MK_GPU_LT_TRIED = 8 }; /* heuristic results kept for timing */
+
+typedef struct mk_gpu_lt_choice { /* the algorithms of one problem, the library's best guess first */
+  uint64_t key;
+  cublasLtMatmulAlgo_t algos[MK_GPU_LT_TRIED];
+  int count;
+  int best;
+  bool timed;
+} mk_gpu_lt_choice;
+
+typedef struct mk_gpu_lt_op {
+  const mk_lt *lt;
+  int choice; /* in the device's lt_choices */
+  cublasLtMatmulDesc_t desc;
+  cublasLtMatrixLayout_t a, b, c, d;
+  CUdeviceptr pa, pb, pc, pd; /* set by bind */
+} mk_gpu_lt_op;
+
+/* Fails with MK_EUNSUPPORTED when the library is missing or has no algorithm for the problem. */
+bool mk_gpu_lt_make(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_op *op, mk_status *st);
+void mk_gpu_lt_free(mk_gpu_device *d, mk_gpu_lt_op *op);
+/* Addresses of the operands; bias and c may be 0 when unused. */
+bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst, CUdeviceptr bias,
+                    mk_status *st);
+bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
+
+/* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they were timed
+ * already, or when d is also read (a second run would then give another result). */
+bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
+
+#endif
