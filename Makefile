@@ -33,10 +33,6 @@ LIB_O := $(LIB_C:%.c=$(BUILD)/obj/%.o) $(LIB_CXX:%.cc=$(BUILD)/obj/%.o)
 CLI_O := $(CLI_C:%.c=$(BUILD)/obj/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 
-ifeq ($(MAKECMDGOALS),)
-MAKECMDGOALS := help
-endif
-
 help: ## this text
 	@echo "make run        install what is missing, build, generate a small video (on the CPU when there is no GPU)"
 	@echo "make check      install what is missing, build, run every test that needs no GPU"

@@ -1,0 +1,58 @@
+#include "runtime/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/env.h"
+#include "runtime/base/log.h"
+#include "runtime/cpu/session.h"
+#include "runtime/gpu/session.h"
+
+struct mk_backend {
+  mk_gpu_device *device; /* NULL: the CPU */
+  mk_arena arena;
+  mk_plan **plans; /* of the sessions opened, kept as long as they may be in use */
+  int count, cap;
+};
+
+mk_backend *mk_backend_open(const char *name, mk_status *st) {
+  if (name && strcmp(name, "cpu") && strcmp(name, "cuda"))
+    return mk_fail(st, MK_EINPUT, "backend '%s' is unknown; use cuda or cpu", name), NULL;
+  mk_backend *b = calloc(1, sizeof *b);
+  if (!b) return mk_fail(st, MK_ENOMEM, "out of host memory"), NULL;
+  if (name && !strcmp(name, "cpu")) return b;
+  mk_status gpu = {0};
+  b->device = mk_gpu_device_open(0, &gpu);
+  if (b->device) return b;
+  if (name) {
+    free(b);
+    return mk_fail(st, gpu.code, "%s", gpu.message), NULL;
+  }
+  mk_log(MK_LOG_INFO, "running on the CPU: %s", gpu.message);
+  return b;
+}
+
+void mk_backend_close(mk_backend *b) {
+  if (!b) return;
+  for (int i = 0; i < b->count; i++) mk_plan_free(b->plans[i]);
+  mk_gpu_device_close(b->device);
+  mk_arena_free(&b->arena);
+  free(b);
+}
+
+const char *mk_backend_name(const mk_backend *b) { return b->device ? "cuda" : "cpu"; }
+
+mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {
+  if (!b->device) return mk_cpu_session_open(g, st);
+  char templates[PATH_MAX];
+  if (!mk_env_data_path("templates", templates, st)) return NULL;
+  mk_plan_options options = {.arch = b->device->arch,
+                             .smem_limit = b->device->smem_limit,
+                             .sms = b->device->sms,
+                             .templates = templates,
+                             .cublaslt = b->device->lt != NULL};
+  mk_plan *plan = mk_plan_build(g, &options, st);
+  if (!plan) return NULL;
+  MK_PUSH(&b->arena, b->plans, b->count, b->cap, plan);
+  return mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
+}

@@ -1,0 +1,19 @@
+/* A backend by name, and sessions on it: the choice between GPU and CPU in one place. */
+#ifndef MK_RUNTIME_BACKEND_H
+#define MK_RUNTIME_BACKEND_H
+
+#include "codegen/ir.h"
+#include "codegen/plan.h"
+#include "runtime/session.h"
+
+typedef struct mk_backend mk_backend;
+
+/* "cpu", "cuda", or NULL for cuda where there is a usable GPU and cpu otherwise. NULL with the status set on failure. */
+mk_backend *mk_backend_open(const char *name, mk_status *st);
+void mk_backend_close(mk_backend *b); /* after all its sessions; NULL is fine */
+const char *mk_backend_name(const mk_backend *b);
+
+/* A session for an optimized graph, which it borrows; what it compiles is the backend's. Close with session->ops->close. */
+mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st);
+
+#endif

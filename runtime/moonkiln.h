@@ -1,0 +1,67 @@
+/* moonkiln as a library: a prompt in, a video file out. The one public header; no CUDA or Lua type in it.
+ *
+ *   mk_generate_options o;
+ *   mk_generate_defaults(&o);
+ *   o.model = "Wan2.2-T2V-A14B", o.prompt = "a red ball", o.out = "ball.mp4";
+ *   mk_result r;
+ *   if (mk_generate(&o, NULL, &r)) fprintf(stderr, "%s\n", r.message);
+ *
+ * All strings are UTF-8 and borrowed for the call. Functions are thread-safe as long as each thread has its own structs. */
+#ifndef MOONKILN_H
+#define MOONKILN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MK_API __attribute__((visibility("default")))
+
+typedef struct mk_generate_options {
+  const char *model;    /* checkpoint folder, original or Diffusers layout; NULL with synthetic_seed and config */
+  const char *prompt;
+  const char *negative; /* NULL: the model's default negative prompt; "" : an empty one */
+  const char *out;      /* .mp4, .y4m (frames) or .safetensors (frames f32 [frames, height, width, 3], and latents) */
+  int64_t width, height, frames; /* multiples of 16; frames = 4n + 1 */
+  int64_t steps;                 /* 0: the model's default */
+  double guidance_low, guidance_high; /* negative: the model's default; 1 switches the second pass off for that expert */
+  double shift;         /* 0: the model's default */
+  const char *sampler;  /* "unipc", "dpm++", "euler" */
+  int64_t seed;         /* >= 0 */
+  const char *rng;      /* "cpu" or "cuda": PyTorch's generators */
+  const char *backend;  /* "cpu", "cuda", or NULL: cuda if there is a GPU */
+  const char *policy;   /* NULL: "exact" on a GPU, "fp32" on the CPU */
+  double fps;           /* 0: the model's default */
+  bool offload;         /* keep one expert at a time in device memory */
+  uint64_t synthetic_seed; /* nonzero: made-up weights of the full size of `config`, no checkpoint */
+  const char *config;   /* with synthetic_seed: "a14b", "14b" or "1.3b" */
+} mk_generate_options;
+
+/* Progress and cancellation; every member may be NULL. */
+typedef struct mk_callbacks {
+  void *user;
+  /* A phase ("text encoder", "loading high-noise expert", "denoising", "decoding") went from done-1 to done of total. */
+  void (*progress)(void *user, const char *phase, int64_t done, int64_t total, double seconds);
+  bool (*stop)(void *user); /* asked between steps; true: stop cleanly */
+} mk_callbacks;
+
+typedef struct mk_result {
+  char message[2048]; /* what went wrong, "" if nothing did */
+  double text_seconds, load_seconds, denoise_seconds, decode_seconds; /* where the time went */
+  int64_t steps_done;
+} mk_result;
+
+MK_API void mk_generate_defaults(mk_generate_options *o);
+/* Returns 0, or nonzero with result->message set: 1 wrong input, 2-7 failures, as runtime/base/status.h lists them. Nothing is
+ * left at `out` unless the whole video was written. */
+MK_API int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result);
+
+MK_API const char *mk_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
