@@ -1,0 +1,121 @@
+#include <string.h>
+
+#include "runtime/base/log.h"
+#include "runtime/gpu/executor.h"
+
+typedef enum verdict { UNKNOWN, WORKS, SPILLS, FAILS } verdict;
+
+typedef struct search { /* verdicts[first[g] + c]: of candidate c of group g */
+  int *first;
+  verdict *verdicts;
+  mk_status reason; /* the latest failure, for when a group has nothing left */
+} search;
+
+static verdict *verdict_of(const search *f, int group, int candidate) { return &f->verdicts[f->first[group] + candidate]; }
+
+/* The group's next candidate to try: the plan's choice, then the others by rising cost, then those that spill. */
+static int next_candidate(const mk_gpu_session *s, const search *f, int group) {
+  const mk_group *g = &s->plan->groups[group];
+  if (*verdict_of(f, group, g->chosen) <= WORKS) return g->chosen;
+  for (int c = 0; c < g->ncandidates; c++)
+    if (*verdict_of(f, group, c) <= WORKS) return c;
+  for (int c = 0; c < g->ncandidates; c++)
+    if (*verdict_of(f, group, c) == SPILLS) return c;
+  return -1;
+}
+
+static void reject(mk_gpu_session *s, search *f, int group, verdict v, const char *why) {
+  const mk_group *g = &s->plan->groups[group];
+  int c = s->groups[group].chosen;
+  *verdict_of(f, group, c) = v;
+  f->reason = (mk_status){0};
+  mk_fail(&f->reason, MK_ECOMPILE, "%s: %s: %s", g->name, g->candidates[c].label, why);
+  mk_log(MK_LOG_INFO, "%s; taking the next candidate", f->reason.message);
+}
+
+/* Looks at the kernels of the group's choice; false when it was rejected. */
+static bool kernels_work(mk_gpu_session *s, search *f, int group) {
+  int c = s->groups[group].chosen;
+  const mk_candidate *candidate = &s->plan->groups[group].candidates[c];
+  bool last_resort = *verdict_of(f, group, c) == SPILLS;
+  for (int i = 0; i < candidate->nlaunches; i++) {
+    const mk_launch *l = &candidate->launches[i];
+    if (l->kind != MK_LAUNCH_KERNEL) continue;
+    const mk_gpu_kernel *k = &s->kernels[l->kernel];
+    if (k->state == MK_GPU_KERNEL_READY || (k->state == MK_GPU_KERNEL_SPILLS && last_resort)) continue;
+    reject(s, f, group, k->state == MK_GPU_KERNEL_SPILLS ? SPILLS : FAILS, k->why);
+    return false;
+  }
+  return true;
+}
+
+static void free_launches(mk_gpu_session *s, mk_gpu_group *g) {
+  for (int i = 0; i < g->nlaunches; i++) mk_gpu_launch_free(s->d, &g->launches[i]);
+  g->nlaunches = 0;
+}
+
+/* Prepares the launches of the group's choice; false when it was rejected. */
+static bool launches_work(mk_gpu_session *s, search *f, int group) {
+  mk_gpu_group *g = &s->groups[group];
+  const mk_candidate *candidate = &s->plan->groups[group].candidates[g->chosen];
+  mk_status why = {0};
+  g->launches = MK_NEW_ARRAY(&s->arena, mk_gpu_launch, candidate->nlaunches);
+  for (int i = 0; i < candidate->nlaunches; i++) {
+    const mk_launch *l = &candidate->launches[i];
+    CUfunction function = l->kind == MK_LAUNCH_KERNEL ? s->kernels[l->kernel].function : NULL;
+    if ((function && !mk_gpu_function_prepare(s->d, function, l, &why)) ||
+        !mk_gpu_launch_make(s->d, l, function, &s->arena, &g->launches[i], &why)) {
+      free_launches(s, g);
+      reject(s, f, group, FAILS, why.message);
+      return false;
+    }
+    g->nlaunches++;
+  }
+  if (*verdict_of(f, group, g->chosen) == UNKNOWN) *verdict_of(f, group, g->chosen) = WORKS;
+  return true;
+}
+
+/* One round: compile what the present choices lack, all in parallel, and see which of them work. */
+static bool round_of(mk_gpu_session *s, search *f, bool *wanted, bool *settled, bool *done, mk_status *st) {
+  const mk_plan *plan = s->plan;
+  memset(wanted, 0, sizeof *wanted * (size_t)plan->nkernels);
+  for (int g = 0; g < plan->ngroups; g++) {
+    if (settled[g]) continue;
+    int c = next_candidate(s, f, g);
+    if (c < 0) {
+      *st = f->reason;
+      mk_fail(st, MK_ECOMPILE, "the plan has no candidate for %s", plan->groups[g].name);
+      mk_fail_context(st, "no realisation of a group works; the last one tried");
+      return false;
+    }
+    s->groups[g].chosen = c;
+    const mk_candidate *candidate = &plan->groups[g].candidates[c];
+    for (int i = 0; i < candidate->nlaunches; i++)
+      if (candidate->launches[i].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[i].kernel] = true;
+  }
+  if (!mk_gpu_kernels_load(s->d, plan, wanted, s->kernels, &s->arena, st)) return false;
+  *done = true;
+  for (int g = 0; g < plan->ngroups; g++) {
+    if (settled[g]) continue;
+    settled[g] = kernels_work(s, f, g) && launches_work(s, f, g);
+    if (!settled[g]) *done = false;
+  }
+  return true;
+}
+
+bool mk_gpu_select(mk_gpu_session *s, mk_status *st) {
+  const mk_plan *plan = s->plan;
+  mk_arena scratch = {0};
+  int total = 0;
+  search f = {.first = MK_NEW_ARRAY(&scratch, int, plan->ngroups)};
+  for (int g = 0; g < plan->ngroups; g++) {
+    f.first[g] = total;
+    total += plan->groups[g].ncandidates;
+  }
+  f.verdicts = MK_NEW_ARRAY(&scratch, verdict, total);
+  bool *wanted = MK_NEW_ARRAY(&scratch, bool, plan->nkernels), *settled = MK_NEW_ARRAY(&scratch, bool, plan->ngroups);
+  bool done = false, ok = true;
+  while (ok && !done) ok = round_of(s, &f, wanted, settled, &done, st);
+  mk_arena_free(&scratch);
+  return ok;
+}

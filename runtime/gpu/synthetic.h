@@ -1,0 +1,23 @@
+/* Weights made on the device from a seed, to time a model of any size with no checkpoint. */
+#ifndef MK_GPU_SYNTHETIC_H
+#define MK_GPU_SYNTHETIC_H
+
+#include "codegen/plan.h"
+#include "runtime/gpu/module.h"
+
+/* The kernels that fill tensors. Freed with mk_gpu_synthetic_close. NULL with the status set on failure. */
+mk_gpu_kernel *mk_gpu_synthetic_open(mk_gpu_device *d, mk_arena *arena, mk_status *st);
+void mk_gpu_synthetic_close(mk_gpu_device *d, mk_gpu_kernel *kernels);
+
+typedef struct mk_gpu_synthetic_rule { /* values: mean + deviation * N(0,1) */
+  float mean, deviation;
+} mk_gpu_synthetic_rule;
+
+/* What values of this name and shape look like in a trained model: norm gains near 1, matrices that keep their input's scale. */
+mk_gpu_synthetic_rule mk_gpu_synthetic_rule_of(const char *name, const int64_t *dims, int rank);
+
+/* Enqueues the fill on the main stream. The values depend on seed, name, shape and dtype only. */
+bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_kernel *kernels, const mk_binding *b, CUdeviceptr to, uint64_t seed,
+                           mk_status *st);
+
+#endif
