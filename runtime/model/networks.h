@@ -7,8 +7,8 @@
 typedef enum mk_network { MK_NET_TEXT, MK_NET_DIT, MK_NET_VAE } mk_network;
 
 typedef struct mk_network_options {
-  const char *config_json; /* the component's config.json as text; NULL: the script's defaults */
-  const mk_source *weights; /* for names, shapes and dtypes; NULL: as declared */
+  const char *config_json;       /* the component's config.json as text; NULL: the script's defaults */
+  const mk_source *weights;      /* for names, shapes and dtypes; NULL: as declared */
   int64_t frames, height, width; /* of the latent (DIT; VAE without frames) */
   int64_t steps;                 /* DIT: timesteps of the schedule */
   bool guided;                   /* DIT: both branches */
