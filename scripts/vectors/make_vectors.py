@@ -5,9 +5,10 @@
         tokenizers sentencepiece protobuf safetensors ftfy==6.3.1 accelerate numpy
     venv/bin/python scripts/vectors/make_vectors.py [OUT_DIR] [--only dit,umt5,vae,schedulers,noise,tokenizer,pipeline]
 
-Runs on the CPU in fp32, needs lua5.4 for `pipeline`, and is deterministic. Every random weight is a value that bf16 (and, for the VAE, f16) holds
-exactly, so the same weights can be stored as F32, BF16 or F16 in different folders and the expected output is the same
-for all of them. tests/vectors/README.md lists every file and tensor.
+Runs on the CPU in fp32, needs lua5.4 for `pipeline`, and writes the same bytes every time. Every random weight is a
+value that bf16 (for the VAE also f16) holds exactly, so the same weights can be stored as F32, BF16 or F16 in different
+folders and the expected output is the same for all of them.
+tests/vectors/README.md lists every file and tensor.
 """
 import argparse
 import html
