@@ -210,9 +210,13 @@ extern __shared__ __align__(1024) u8 dynamic_smem[];
 
 __device__ __forceinline__ u32 smem_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
-/* 16 bytes global to shared past L1. Not valid: nothing is read and zeros are written; src must still be a mapped address. */
+/* 16 bytes global to shared past L1. Not valid: src, which may then point anywhere, is not read, and zeros are written. */
 __device__ __forceinline__ void cp_async16(u32 dst, const void *src, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
+}
+/* The same through L1, for data that this multiprocessor will soon read again. */
+__device__ __forceinline__ void cp_async16_l1(u32 dst, const void *src, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Waits until at most N of this thread's newest groups are still under way. */
