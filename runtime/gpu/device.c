@@ -84,6 +84,7 @@ mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
   }
   d->cu = driver;
   d->ordinal = ordinal;
+  mk_cache_open(&d->cache, NULL);
   if (mk_driver_open(driver, st) && identify(d, st) && open_context(d, st) && open_matmuls(d, st)) return d;
   mk_gpu_device_close(d);
   return NULL;

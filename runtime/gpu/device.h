@@ -4,6 +4,7 @@
 
 #include "runtime/base/arena.h"
 #include "runtime/base/status.h"
+#include "runtime/gpu/cache.h"
 #include "runtime/gpu/library.h"
 
 typedef struct mk_gpu_block { /* device memory */
@@ -40,6 +41,7 @@ typedef struct mk_gpu_device {
   struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
   int nlt_choices, lt_choices_cap;
   mk_arena arena; /* owns lt_choices */
+  mk_cache cache; /* of compiled kernels */
   mk_status lt_missing; /* why there is no matmul library */
 } mk_gpu_device;
 

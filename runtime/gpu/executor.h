@@ -7,6 +7,7 @@
 #include "runtime/gpu/memory.h"
 #include "runtime/gpu/module.h"
 #include "runtime/gpu/session.h"
+#include "runtime/gpu/synthetic.h"
 
 typedef struct mk_gpu_group { /* a plan's group, realised */
   int chosen;
@@ -31,7 +32,7 @@ typedef struct mk_gpu_session {
   mk_gpu_kernel *kernels;              /* per plan->kernels */
   mk_gpu_group *groups;                /* per plan->groups */
   mk_gpu_program *programs;            /* per plan->programs */
-  mk_gpu_kernel *fill;                 /* kernels that make synthetic weights; see synthetic.c */
+  mk_gpu_synthetic fill;               /* open once synthetic weights were asked for */
   bool bound;                          /* launches hold the spaces' present addresses */
   uint64_t scratch_generation;         /* of the device's scratch they hold */
   bool loaded;

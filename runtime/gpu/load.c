@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "runtime/gpu/executor.h"
-#include "runtime/gpu/synthetic.h"
 #include "runtime/gpu/upload.h"
 
 typedef struct loading {
@@ -49,7 +48,7 @@ static bool upload(loading *l, const mk_binding *b, mk_status *st) {
   l->what = b->name;
   if (l->source->synthetic_seed) {
     l->launches_pending = true;
-    if (mk_gpu_fill_synthetic(d, s->fill, b, to, l->source->synthetic_seed, st) && report(l, b->bytes)) return true;
+    if (mk_gpu_fill_synthetic(d, &s->fill, b, to, l->source->synthetic_seed, st) && report(l, b->bytes)) return true;
     mk_fail(st, MK_EINTERRUPTED, "stopped while weights were made");
     return false;
   }
@@ -99,7 +98,7 @@ bool mk_gpu_load(mk_gpu_session *s, const mk_source *weights, mk_progress_fn pro
   for (int i = 0; p && i < p->plan->nsteps; i++)
     if (p->plan->steps[i].kind == MK_STEP_UPLOAD) l.total += s->plan->weights[p->plan->steps[i].index].bytes;
   bool ok = mk_gpu_take_spaces(s, st) && mk_gpu_bind(s, st);
-  if (ok && weights->synthetic_seed && !s->fill) ok = (s->fill = mk_gpu_synthetic_open(d, &s->arena, st)) != NULL;
+  if (ok && weights->synthetic_seed) ok = mk_gpu_synthetic_open(d, &s->fill, &s->arena, st);
   /* The main stream may still use, in other sessions' programs, the scratch that the copy stream is about to write. */
   ok = ok && upload_consts(s, st) && order(d, d->stream, d->copy_stream, st) && (!p || run_steps(&l, p->plan, st));
   /* Nothing may be under way when this returns, whatever happened: the source's memory and the staging buffers are free again. */

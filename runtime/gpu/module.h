@@ -16,8 +16,8 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
 
 /* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. A kernel that fails is no failure of
  * the call. */
-bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_plan *plan, const bool *wanted, mk_gpu_kernel *kernels, mk_arena *arena,
-                         mk_status *st);
+bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
+                         mk_arena *arena, mk_status *st);
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count);
 
 #endif

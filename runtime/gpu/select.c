@@ -93,7 +93,7 @@ static bool round_of(mk_gpu_session *s, search *f, bool *wanted, bool *settled, 
     for (int i = 0; i < candidate->nlaunches; i++)
       if (candidate->launches[i].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[i].kernel] = true;
   }
-  if (!mk_gpu_kernels_load(s->d, plan, wanted, s->kernels, &s->arena, st)) return false;
+  if (!mk_gpu_kernels_load(s->d, plan->kernels, plan->nkernels, wanted, s->kernels, &s->arena, st)) return false;
   *done = true;
   for (int g = 0; g < plan->ngroups; g++) {
     if (settled[g]) continue;

@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 
 #include "runtime/gpu/executor.h"
-#include "runtime/gpu/synthetic.h"
 #include "runtime/gpu/upload.h"
 
 static mk_gpu_session *self(mk_session *s) { return (mk_gpu_session *)s; }
@@ -174,7 +173,7 @@ static void session_close(mk_session *base) {
   for (int g = 0; s->groups && g < s->plan->ngroups; g++)
     for (int i = 0; i < s->groups[g].nlaunches; i++) mk_gpu_launch_free(d, &s->groups[g].launches[i]);
   if (s->kernels) mk_gpu_kernels_free(d, s->kernels, s->plan->nkernels);
-  if (s->fill) mk_gpu_synthetic_close(d, s->fill);
+  mk_gpu_synthetic_close(d, &s->fill);
   for (int i = 0; i < MK_SPACE_COUNT; i++) mk_gpu_block_free(d, &s->spaces[i]);
   if (s->parked) munmap(s->parked, (size_t)s->plan->space_bytes[MK_SPACE_LOAD]);
   mk_arena_free(&s->arena);

@@ -5,9 +5,14 @@
 #include "codegen/plan.h"
 #include "runtime/gpu/module.h"
 
-/* The kernels that fill tensors. Freed with mk_gpu_synthetic_close. NULL with the status set on failure. */
-mk_gpu_kernel *mk_gpu_synthetic_open(mk_gpu_device *d, mk_arena *arena, mk_status *st);
-void mk_gpu_synthetic_close(mk_gpu_device *d, mk_gpu_kernel *kernels);
+typedef struct mk_gpu_synthetic { /* the kernels that fill tensors */
+  mk_gpu_kernel kernel;
+  CUfunction fill[MK_DTYPE_COUNT]; /* NULL for i32 */
+} mk_gpu_synthetic;
+
+/* Compiles templates/philox.cu. Close with mk_gpu_synthetic_close. */
+bool mk_gpu_synthetic_open(mk_gpu_device *d, mk_gpu_synthetic *out, mk_arena *arena, mk_status *st);
+void mk_gpu_synthetic_close(mk_gpu_device *d, mk_gpu_synthetic *f);
 
 typedef struct mk_gpu_synthetic_rule { /* values: mean + deviation * N(0,1) */
   float mean, deviation;
@@ -16,8 +21,8 @@ typedef struct mk_gpu_synthetic_rule { /* values: mean + deviation * N(0,1) */
 /* What values of this name and shape look like in a trained model: norm gains near 1, matrices that keep their input's scale. */
 mk_gpu_synthetic_rule mk_gpu_synthetic_rule_of(const char *name, const int64_t *dims, int rank);
 
-/* Enqueues the fill on the main stream. The values depend on seed, name, shape and dtype only. */
-bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_kernel *kernels, const mk_binding *b, CUdeviceptr to, uint64_t seed,
+/* Enqueues the fill on the main stream. The values depend on seed, name, shape and dtype only; integers become 0. */
+bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk_binding *b, CUdeviceptr to, uint64_t seed,
                            mk_status *st);
 
 #endif

@@ -1,0 +1,68 @@
+#include "runtime/gpu/module.h"
+
+#include "runtime/base/log.h"
+#include "runtime/gpu/kernels.h"
+
+static void fail(mk_gpu_kernel *k, const char *name, const char *why, mk_arena *arena) {
+  k->state = MK_GPU_KERNEL_FAILED;
+  k->why = mk_strdup(arena, why);
+  mk_log(MK_LOG_WARNING, "kernel %s cannot be used: %s", name, why);
+}
+
+static void judge(mk_gpu_kernel *k, const char *name, const mk_kernel_report *r, mk_arena *arena) {
+  k->state = MK_GPU_KERNEL_READY;
+  if (!r->spill_bytes && !r->wgmma_serialized) return;
+  k->state = MK_GPU_KERNEL_SPILLS;
+  k->why = r->spill_bytes ? mk_printf(arena, "spills %d bytes of registers to memory", r->spill_bytes)
+                          : "its wgmma instructions wait for each other (C7510)";
+  mk_log(MK_LOG_WARNING, "kernel %s: %s", name, k->why);
+}
+
+static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubin, mk_gpu_kernel *k, mk_arena *arena) {
+  mk_status why = {0};
+  if (!MK_CU(d->cu, &why, cuModuleLoadData(&k->module, cubin->data))) {
+    k->module = NULL;
+  } else if (!MK_CU(d->cu, &why, cuModuleGetFunction(&k->function, k->module, source->name))) {
+    d->cu->cuModuleUnload(k->module);
+    k->module = NULL;
+  }
+  if (k->module) {
+    judge(k, source->name, &cubin->report, arena);
+  } else {
+    fail(k, source->name, why.message, arena);
+  }
+}
+
+bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
+                         mk_arena *arena, mk_status *st) {
+  bool *fresh = MK_NEW_ARRAY(arena, bool, count);
+  int total = 0;
+  for (int i = 0; i < count; i++) {
+    fresh[i] = wanted[i] && kernels[i].state == MK_GPU_KERNEL_NEW;
+    total += fresh[i];
+  }
+  if (!total) return true;
+  mk_prepare_options options = {.arch = d->arch, .max_major = d->cu->version / 1000, .wanted = fresh};
+  mk_prepared prepared = {0};
+  if (!mk_kernels_prepare(sources, count, &options, &d->cache, &prepared, st)) return false;
+  mk_log(MK_LOG_INFO, "%d kernels: %d from the cache, %d compiled in %.1f s of work", total, prepared.hits, prepared.compiled,
+         prepared.compile_seconds);
+  for (int i = 0; i < count; i++) {
+    const mk_cubin *c = &prepared.cubins[i];
+    if (!fresh[i]) continue;
+    if (c->data) {
+      load(d, &sources[i], c, &kernels[i], arena);
+    } else {
+      fail(&kernels[i], sources[i].name, c->message ? c->message : "it was not compiled", arena);
+    }
+  }
+  mk_prepared_free(&prepared);
+  return true;
+}
+
+void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count) {
+  for (int i = 0; i < count; i++) {
+    if (kernels[i].module) d->cu->cuModuleUnload(kernels[i].module);
+    kernels[i] = (mk_gpu_kernel){0};
+  }
+}

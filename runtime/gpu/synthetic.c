@@ -1,0 +1,91 @@
+#include "runtime/gpu/synthetic.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/env.h"
+#include "runtime/base/file.h"
+#include "runtime/base/hash.h"
+
+typedef struct fill_params { /* NormalFillParams of templates/philox.cu */
+  CUdeviceptr out;
+  int64_t count;
+  uint64_t seed, stream;
+  float mean, scale;
+} fill_params;
+
+static bool read_source(mk_text *out, mk_status *st) {
+  static const char *const files[] = {"templates/prelude.cuh", "templates/philox.cu"};
+  for (int i = 0; i < 2; i++) {
+    char path[PATH_MAX];
+    size_t bytes;
+    if (!mk_env_data_path(files[i], path, st)) return false;
+    char *text = mk_file_read(path, &bytes, st);
+    if (!text) return false;
+    mk_text_add_n(out, text, bytes);
+    mk_text_add(out, "\n");
+    free(text);
+  }
+  if (out->failed) mk_fail(st, MK_ENOMEM, "out of host memory");
+  return !out->failed;
+}
+
+bool mk_gpu_synthetic_open(mk_gpu_device *d, mk_gpu_synthetic *out, mk_arena *arena, mk_status *st) {
+  static const char *const names[MK_DTYPE_COUNT] = {
+    [MK_F32] = "normal_fill_f32", [MK_F16] = "normal_fill_f16", [MK_BF16] = "normal_fill_bf16"};
+  if (out->kernel.module) return true;
+  mk_text source = {0};
+  bool wanted = true;
+  bool ok = read_source(&source, st);
+  mk_kernel kernel = {.name = names[MK_F32], .source = mk_text_str(&source), .min_arch = 80};
+  ok = ok && mk_gpu_kernels_load(d, &kernel, 1, &wanted, &out->kernel, arena, st);
+  mk_text_free(&source);
+  if (ok && !out->kernel.module) {
+    mk_fail(st, MK_ECOMPILE, "templates/philox.cu: %s", out->kernel.why);
+    ok = false;
+  }
+  for (int t = 0; ok && t < MK_DTYPE_COUNT; t++)
+    if (names[t]) ok = MK_CU(d->cu, st, cuModuleGetFunction(&out->fill[t], out->kernel.module, names[t]));
+  return ok;
+}
+
+void mk_gpu_synthetic_close(mk_gpu_device *d, mk_gpu_synthetic *f) {
+  mk_gpu_kernels_free(d, &f->kernel, 1);
+  *f = (mk_gpu_synthetic){0};
+}
+
+static bool ends_with(const char *name, const char *end) {
+  size_t n = strlen(name), m = strlen(end);
+  return n >= m && !strcmp(name + n - m, end);
+}
+
+mk_gpu_synthetic_rule mk_gpu_synthetic_rule_of(const char *name, const int64_t *dims, int rank) {
+  if (ends_with(name, "modulation") || ends_with(name, "scale_shift_table")) return (mk_gpu_synthetic_rule){0, 0.3f};
+  int64_t fan_in = 1;
+  for (int i = 1; i < rank; i++) fan_in *= dims[i];
+  /* The VAE's gains are [C,1,1,1]: vectors, whatever their rank says. */
+  bool vector = rank < 2 || fan_in == 1;
+  if (!vector) return (mk_gpu_synthetic_rule){0, (float)(1 / sqrt((double)fan_in))};
+  if (ends_with(name, "weight") || ends_with(name, "gamma")) return (mk_gpu_synthetic_rule){1, 0.1f};
+  return (mk_gpu_synthetic_rule){0, 0.02f};
+}
+
+bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk_binding *b, CUdeviceptr to, uint64_t seed,
+                           mk_status *st) {
+  CUfunction fill = f->fill[b->dtype];
+  if (!fill) return MK_CU(d->cu, st, cuMemsetD8Async(to, 0, (size_t)b->bytes, d->stream));
+  mk_gpu_synthetic_rule rule = mk_gpu_synthetic_rule_of(b->name, b->dims, b->rank);
+  int64_t count = mk_dims_count(b->dims, b->rank), blocks = (count / 4 + 255) / 256;
+  fill_params params = {to, count, seed, mk_hash64(b->name, strlen(b->name)), rule.mean, rule.deviation};
+  int64_t most = 8 * (int64_t)d->sms;
+  CUlaunchConfig config = {.gridDimX = (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks),
+                           .gridDimY = 1,
+                           .gridDimZ = 1,
+                           .blockDimX = 256,
+                           .blockDimY = 1,
+                           .blockDimZ = 1,
+                           .hStream = d->stream};
+  void *list[] = {&params};
+  return MK_CU(d->cu, st, cuLaunchKernelEx(&config, fill, list, NULL));
+}
