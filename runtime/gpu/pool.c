@@ -95,7 +95,6 @@ static bool fork_self(mk_pool *p, worker *w, int theirs, mk_status *st) {
     for (int i = 0; i < p->nworkers; i++)
       if (p->workers[i].pid) close(p->workers[i].fd); /* else their ends would stay open here */
     close(w->fd);
-    signal(SIGTERM, SIG_DFL);
     dup2(w->said, STDOUT_FILENO);
     dup2(w->said, STDERR_FILENO);
     _exit(mk_worker_main(theirs, p->nvrtc_path));

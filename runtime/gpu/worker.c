@@ -122,7 +122,10 @@ static bool serve(const mk_nvrtc *n, int fd) {
 }
 
 int mk_worker_main(int fd, const char *nvrtc_path) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);               /* a compilation cannot be told to stop otherwise */
+  prctl(PR_SET_PDEATHSIG, SIGKILL); /* a compilation cannot be told to stop otherwise */
+  /* A program that was forked may have handlers, which would run here; the parent wants to see the signal. */
+  static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTERM};
+  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) signal(crashes[i], SIG_DFL);
   signal(SIGINT, SIG_IGN);                        /* Ctrl-C reaches the whole group; the parent decides */
   setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}); /* crashes are expected and reported */
   setenv("CUDA_CACHE_DISABLE", "1", 1);           /* NVRTC's own cache brings nothing beside ours */
