@@ -6,9 +6,10 @@ PKG = lua5.4 jansson libxxhash sentencepiece openblas libutf8proc
 CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Werror -fopenmp -MMD -MP -fvisibility=hidden
 CXXFLAGS += -std=c++17 -Wall -Wextra -Werror -MMD -MP
-LDLIBS += $(LUA_LIB) $(shell pkg-config --libs jansson libxxhash sentencepiece openblas libutf8proc 2>/dev/null) -lstdc++ -ldl -lpthread -lm
-LUA_LIB ?= -l:liblua5.4.a
-LDFLAGS += -fopenmp
+# Static archives where the system has them, so that the program runs on other systems of the same age.
+archive = $(if $(findstring /,$(shell $(CC) -print-file-name=lib$(1).a)),-l:lib$(1).a,-l$(1))
+LDLIBS += $(foreach l,lua5.4 jansson xxhash openblas gomp,$(call archive,$(l))) -lsentencepiece -lutf8proc -lstdc++ -ldl -lpthread -lm
+LDFLAGS += -Wl,--as-needed -Wl,-rpath,'$$ORIGIN/lib'
 ifeq ($(DEBUG),1)
 CFLAGS += -O1 -g
 CXXFLAGS += -O1 -g
@@ -37,6 +38,7 @@ help: ## this text
 	@echo "make run        install what is missing, build, generate a small video (on the CPU when there is no GPU)"
 	@echo "make check      install what is missing, build, run every test that needs no GPU"
 	@echo "make check-gpu  on a machine with a GPU: every generated kernel against the CPU backend"
+	@echo "make bundle     build/bundle.tar.xz: both programs, to carry to a machine with only CUDA"
 	@echo "make all        build build/moonkiln and build/libmoonkiln.a"
 	@echo "make bench      time a diffusion step of Wan2.2 A14B with made-up weights (GPU)"
 	@echo "make format     clang-format over all C sources"
@@ -60,6 +62,17 @@ check: setup
 	@$(MAKE) --no-print-directory all unit
 	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
 	@tests/run.sh $(BUILD) $(ONLY)
+
+check-gpu: $(BUILD)/gpu/gpu_check
+	MOONKILN_DATA=. $(BUILD)/gpu/gpu_check $(GRAPHS)
+
+# Programs and the shared libraries that others may lack, to be unpacked in a checkout on a machine with a GPU and no compiler.
+bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check
+	@rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib
+	strip -o $(BUILD)/bundle/moonkiln $(BUILD)/moonkiln
+	strip -o $(BUILD)/bundle/gpu_check $(BUILD)/gpu/gpu_check
+	ldd $(BUILD)/moonkiln | awk '/libsentencepiece|libutf8proc/ { print $$3 }' | xargs -I{} cp -L {} $(BUILD)/bundle/lib
+	tar -C $(BUILD) -cJf $(BUILD)/bundle.tar.xz bundle
 
 setup:
 	@scripts/setup.sh
@@ -91,7 +104,10 @@ $(BUILD)/moonkiln: $(CLI_O) $(BUILD)/libmoonkiln.a
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libmoonkiln.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+$(BUILD)/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/libmoonkiln.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: help all unit run check setup format lint clean check-gpu bench install
+.PHONY: help all unit run check setup format lint clean check-gpu bundle bench install
 .SECONDARY:
