@@ -2,13 +2,16 @@
 BUILD ?= build
 CC ?= gcc
 CXX ?= g++
-PKG = lua5.4 jansson libxxhash sentencepiece openblas libutf8proc
-CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKG) 2>/dev/null)
+PKG = lua5.4 jansson libxxhash sentencepiece libutf8proc
+# OpenBLAS's OpenMP build: it shares its threads with the CPU backend's own loops, where the default build fights them.
+MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+OPENBLAS ?= /usr/lib/$(MULTIARCH)/openblas-openmp/libopenblas.a
+CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKG) 2>/dev/null) -I/usr/include/$(MULTIARCH)/openblas-openmp
 CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Werror -fopenmp -MMD -MP -fvisibility=hidden
 CXXFLAGS += -std=c++17 -Wall -Wextra -Werror -MMD -MP
 # Static archives where the system has them, so that the program runs on other systems of the same age.
 archive = $(if $(findstring /,$(shell $(CC) -print-file-name=lib$(1).a)),-l:lib$(1).a,-l$(1))
-LDLIBS += $(foreach l,lua5.4 jansson xxhash openblas gomp,$(call archive,$(l))) -lsentencepiece -lutf8proc -lstdc++ -ldl -lpthread -lm
+LDLIBS += $(foreach l,lua5.4 jansson xxhash utf8proc,$(call archive,$(l))) $(OPENBLAS) $(call archive,gomp) -lsentencepiece -lstdc++ -ldl -lpthread -lm
 LDFLAGS += -Wl,--as-needed -Wl,-rpath,'$$ORIGIN/lib'
 ifeq ($(DEBUG),1)
 CFLAGS += -O1 -g
@@ -71,7 +74,7 @@ bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check
 	@rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib
 	strip -o $(BUILD)/bundle/moonkiln $(BUILD)/moonkiln
 	strip -o $(BUILD)/bundle/gpu_check $(BUILD)/gpu/gpu_check
-	ldd $(BUILD)/moonkiln | awk '/libsentencepiece|libutf8proc/ { print $$3 }' | xargs -I{} cp -L {} $(BUILD)/bundle/lib
+	ldd $(BUILD)/moonkiln | awk '/libsentencepiece/ { print $$3 }' | xargs -I{} cp -L {} $(BUILD)/bundle/lib
 	tar -C $(BUILD) -cJf $(BUILD)/bundle.tar.xz bundle
 
 setup:

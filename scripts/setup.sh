@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(gcc g++ make pkg-config lua5.4 liblua5.4-dev libsentencepiece-dev libjansson-dev libxxhash-dev libutf8proc-dev
-  libopenblas-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev ffmpeg
+  libopenblas-openmp-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev ffmpeg
   libcmocka-dev bats shellcheck lua-check clang-format clang-tidy cppcheck)
 
 missing=()
