@@ -10,7 +10,7 @@
 #define MK_MAX_NODES (1 << 18)
 #define MK_MAX_ARGS 1024
 #define MK_MAX_NAME 255
-#define MK_MAX_GRAPH_BYTES ((size_t)1 << 30) /* nodes, names and constants */
+#define MK_MAX_GRAPH_BYTES ((size_t)512 << 20) /* nodes, names and constants */
 
 /* Requires op, args (ids below `before`) and attr, and dtype, dims and rank where the op reads them; fills in the rest of dtype,
  * dims, rank and rate. Says what is wrong, with the shapes and n->where. */
