@@ -11,7 +11,7 @@
 #include "runtime/gpu/session.h"
 #include "runtime/gpu/timing.h"
 
-typedef struct row { /* steps that do the same work in the same way */
+typedef struct row {               /* steps that do the same work in the same way */
   const char *kind, *label, *name; /* name: of the first such group */
   double flop, bytes, ms, ideal_ms;
   int calls;
@@ -54,7 +54,8 @@ static bool write_inputs(bench *b, mk_status *st) {
         ((float *)data)[k] = (float)(int32_t)x / 2147483648.0f;
       }
     }
-    mk_tensor t = {.name = in->name, .dtype = whole ? MK_I32 : MK_F32, .rank = in->rank, .data = data, .bytes = (size_t)count * 4};
+    mk_tensor t = {
+        .name = in->name, .dtype = whole ? MK_I32 : MK_F32, .rank = in->rank, .data = data, .bytes = (size_t)count * 4};
     memcpy(t.dims, in->dims, sizeof t.dims);
     bool ok = b->session->ops->write(b->session, &t, st);
     free(data);
@@ -63,8 +64,8 @@ static bool write_inputs(bench *b, mk_status *st) {
   return true;
 }
 
-/* The seconds below which no kernel can be: its arithmetic at the card's rate for its kind, or its traffic. Matmuls, attention and
- * convolutions are held against the bf16 rate, but for library matmuls in f32, whose type the plan tells. */
+/* The seconds below which no kernel can be: its arithmetic at the card's rate for its kind, or its traffic. Matmuls, attention
+ * and convolutions are held against the bf16 rate, but for library matmuls in f32, whose type the plan tells. */
 static double ideal_ms(const mk_gpu_peaks *p, const mk_group *g) {
   double rate = p->bf16_tflops;
   if (!strcmp(g->kind, "row") || !strcmp(g->kind, "copy")) rate = p->f32_tflops;
@@ -112,26 +113,26 @@ static void print_table(const bench *b, const char *entry) {
   for (int i = 0; i < b->nrows; i++) {
     const row *r = &b->rows[i];
     printf("%-10s %6d %10.4f %10.3f %6.1f%% %9.1f %9.0f %8.0f%%  %s; %.60s\n", r->kind, r->calls, r->ms / r->calls, r->ms,
-           100 * r->ms / (total > 0 ? total : 1), per_ms(r->flop * r->calls, r->ms) / 1e12, per_ms(r->bytes * r->calls, r->ms) / 1e9,
-           r->ms > 0 ? 100 * r->ideal_ms / r->ms : 0, r->label, r->name);
+           100 * r->ms / (total > 0 ? total : 1), per_ms(r->flop * r->calls, r->ms) / 1e12,
+           per_ms(r->bytes * r->calls, r->ms) / 1e9, r->ms > 0 ? 100 * r->ideal_ms / r->ms : 0, r->label, r->name);
     ideal += r->ideal_ms;
     flop += r->flop * r->calls;
   }
-  printf("%s: %.3f ms as a whole, %.3f ms step by step; %.3f TFLOP, %.1f TFLOP/s; roofline %.3f ms (%.0f%%)\n", entry, b->times.graph_ms,
-         b->times.sum_ms, flop / 1e12, per_ms(flop, b->times.graph_ms) / 1e12, ideal,
+  printf("%s: %.3f ms as a whole, %.3f ms step by step; %.3f TFLOP, %.1f TFLOP/s; roofline %.3f ms (%.0f%%)\n", entry,
+         b->times.graph_ms, b->times.sum_ms, flop / 1e12, per_ms(flop, b->times.graph_ms) / 1e12, ideal,
          b->times.graph_ms > 0 ? 100 * ideal / b->times.graph_ms : 0);
-  printf("%s, %d multiprocessors; roofline from %s: bf16 %.0f, tf32 %.0f, f32 %.0f TFLOP/s, %.2f TB/s\n", b->device->name, b->device->sms,
-         b->peaks.estimated ? "units and clocks (estimated)" : "the maker's data sheet", b->peaks.bf16_tflops, b->peaks.tf32_tflops,
-         b->peaks.f32_tflops, b->peaks.memory_tbs);
+  printf("%s, %d multiprocessors; roofline from %s: bf16 %.0f, tf32 %.0f, f32 %.0f TFLOP/s, %.2f TB/s\n", b->device->name,
+         b->device->sms, b->peaks.estimated ? "units and clocks (estimated)" : "the maker's data sheet", b->peaks.bf16_tflops,
+         b->peaks.tf32_tflops, b->peaks.f32_tflops, b->peaks.memory_tbs);
 }
 
 static void print_json(const bench *b, const char *entry) {
   json_t *rows = json_array();
   for (int i = 0; i < b->nrows; i++) {
     const row *r = &b->rows[i];
-    json_array_append_new(rows, json_pack("{ss ss ss si sf sf sf sf}", "kind", r->kind, "candidate", r->label, "group", r->name, "calls",
-                                          r->calls, "ms", r->ms, "flop", r->flop * r->calls, "bytes", r->bytes * r->calls, "roofline_ms",
-                                          r->ideal_ms));
+    json_array_append_new(
+        rows, json_pack("{ss ss ss si sf sf sf sf}", "kind", r->kind, "candidate", r->label, "group", r->name, "calls", r->calls,
+                        "ms", r->ms, "flop", r->flop * r->calls, "bytes", r->bytes * r->calls, "roofline_ms", r->ideal_ms));
   }
   json_t *root = json_pack("{ss ss ss sf sf so}", "gpu", b->device->name, "graph", b->plan->name, "entry", entry, "graph_ms",
                            b->times.graph_ms, "steps_ms", b->times.sum_ms, "groups", rows);
@@ -140,8 +141,8 @@ static void print_json(const bench *b, const char *entry) {
   json_decref(root);
 }
 
-static bool run(bench *b, const char *script, const mk_text_list *sets, const mk_text_list *paths, int64_t seed, const char *entry_name,
-                int64_t iterations, bool tune, bool json, mk_status *st) {
+static bool run(bench *b, const char *script, const mk_text_list *sets, const mk_text_list *paths, int64_t seed,
+                const char *entry_name, int64_t iterations, bool tune, bool json, mk_status *st) {
   static const mk_source nothing = {0};
   b->device = mk_gpu_device_open(0, st);
   if (!b->device) return false;
@@ -183,16 +184,20 @@ int cmd_bench(int argc, char **argv) {
   int64_t seed = 0, iterations = 5;
   bool json = false, no_tune = false;
   const mk_option options[] = {
-    {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
-    {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder", 0, 0},
-    {"synthetic", MK_OPT_INT, &seed, "SEED", "made-up weights instead of a checkpoint's values", 1, 9e15},
-    {"entry", MK_OPT_TEXT, &entry, "NAME", "program to time (default: the graph's first)", 0, 0},
-    {"iterations", MK_OPT_INT, &iterations, "N", "timed runs, of which the median counts (default 5)", 1, 10000},
-    {"no-tune", MK_OPT_FLAG, &no_tune, NULL, "take the matmul library's first suggestion untimed", 0, 0},
-    {"json", MK_OPT_FLAG, &json, NULL, "print JSON", 0, 0},
+      {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
+      {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder", 0, 0},
+      {"synthetic", MK_OPT_INT, &seed, "SEED", "made-up weights instead of a checkpoint's values", 1, 9e15},
+      {"entry", MK_OPT_TEXT, &entry, "NAME", "program to time (default: the graph's first)", 0, 0},
+      {"iterations", MK_OPT_INT, &iterations, "N", "timed runs, of which the median counts (default 5)", 1, 10000},
+      {"no-tune", MK_OPT_FLAG, &no_tune, NULL, "take the matmul library's first suggestion untimed", 0, 0},
+      {"json", MK_OPT_FLAG, &json, NULL, "print JSON", 0, 0},
   };
-  const mk_command_line line = {"moonkiln bench GRAPH.lua [options]", "Times every step of a graph's plan on the GPU.", options,
-                                sizeof options / sizeof *options, 1, 1};
+  const mk_command_line line = {"moonkiln bench GRAPH.lua [options]",
+                                "Times every step of a graph's plan on the GPU.",
+                                options,
+                                sizeof options / sizeof *options,
+                                1,
+                                1};
   int first, exit_code;
   if (!mk_options_parse(&line, argc, argv, &first, &exit_code)) return exit_code;
   mk_status st = {0};

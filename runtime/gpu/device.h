@@ -40,13 +40,13 @@ typedef struct mk_gpu_device {
   mk_gpu_block lt_workspace;
   struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
   int nlt_choices, lt_choices_cap;
-  mk_arena arena; /* owns lt_choices */
-  mk_cache cache; /* of compiled kernels */
+  mk_arena arena;       /* owns lt_choices */
+  mk_cache cache;       /* of compiled kernels */
   mk_status lt_missing; /* why there is no matmul library */
 } mk_gpu_device;
 
-/* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no failure:
- * plans made with cublaslt = false do without. */
+/* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no
+ * failure: plans made with cublaslt = false do without. */
 mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st);
 void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is fine */
 

@@ -36,8 +36,8 @@ typedef struct mk_gpu_session {
   bool bound;                          /* launches hold the spaces' present addresses */
   uint64_t scratch_generation;         /* of the device's scratch they hold */
   bool loaded;
-  void *parked;         /* host copy of the LOAD space, made by the first park; plan->space_bytes[LOAD] bytes */
-  bool is_parked;       /* the LOAD space is not on the device now */
+  void *parked;   /* host copy of the LOAD space, made by the first park; plan->space_bytes[LOAD] bytes */
+  bool is_parked; /* the LOAD space is not on the device now */
 } mk_gpu_session;
 
 /* Compiles, loads and prepares the cheapest candidate of every group that works, starting with the plan's choice. */

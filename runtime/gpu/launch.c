@@ -46,8 +46,8 @@ static bool encode(mk_gpu_device *d, void *out, const mk_tmap *t, CUdeviceptr ba
     return false;
   }
   CUtensorMap map;
-  CUresult r = d->cu->cuTensorMapEncodeTiled(&map, tmap_type(t->dtype), (cuuint32_t)t->rank, (void *)base, dims, strides, box, steps,
-                                             CU_TENSOR_MAP_INTERLEAVE_NONE, tmap_swizzle(t->swizzle),
+  CUresult r = d->cu->cuTensorMapEncodeTiled(&map, tmap_type(t->dtype), (cuuint32_t)t->rank, (void *)base, dims, strides, box,
+                                             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, tmap_swizzle(t->swizzle),
                                              tmap_promotion(t->l2_promotion), CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (!mk_driver_check(d->cu, r, "cuTensorMapEncodeTiled", st)) {
     mk_fail_context(st, "tensor map of rank %d, dims %llu x %llu, box %u x %u, swizzle %d", t->rank, (unsigned long long)dims[0],
@@ -79,7 +79,8 @@ bool mk_gpu_function_prepare(mk_gpu_device *d, CUfunction f, const mk_launch *la
   r = d->cu->cuFuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, f);
   if (!mk_driver_check(d->cu, r, "cuFuncGetAttribute", st)) return false;
   if (threads > most) {
-    mk_fail(st, MK_EUNSUPPORTED, "a block of %d threads does not fit: with %d registers a thread, %d do", threads, registers, most);
+    mk_fail(st, MK_EUNSUPPORTED, "a block of %d threads does not fit: with %d registers a thread, %d do", threads, registers,
+            most);
     return false;
   }
   return true;
@@ -154,10 +155,8 @@ bool mk_gpu_launch_run(mk_gpu_device *d, const mk_gpu_launch *l, mk_status *st) 
   switch (p->kind) {
     case MK_LAUNCH_KERNEL: return run_kernel(d, l, st);
     case MK_LAUNCH_LT: return mk_gpu_lt_run(d, &l->lt, st);
-    case MK_LAUNCH_COPY:
-      return MK_CU(d->cu, st, cuMemcpyDtoDAsync(l->dst, l->src, (size_t)p->bytes, d->stream));
-    case MK_LAUNCH_ZERO:
-      return MK_CU(d->cu, st, cuMemsetD8Async(l->dst, 0, (size_t)p->bytes, d->stream));
+    case MK_LAUNCH_COPY: return MK_CU(d->cu, st, cuMemcpyDtoDAsync(l->dst, l->src, (size_t)p->bytes, d->stream));
+    case MK_LAUNCH_ZERO: return MK_CU(d->cu, st, cuMemsetD8Async(l->dst, 0, (size_t)p->bytes, d->stream));
   }
   mk_fail(st, MK_EINTERNAL, "plan: launch of unknown kind %d", (int)p->kind);
   return false;

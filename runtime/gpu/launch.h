@@ -14,14 +14,15 @@ static inline CUdeviceptr mk_gpu_address(const mk_gpu_spaces *s, mk_ref r) { ret
 
 typedef struct mk_gpu_launch {
   const mk_launch *plan;
-  CUfunction function; /* KERNEL */
-  void *params;        /* KERNEL: the by-value struct, 64-byte aligned, owned by the arena given to make */
-  mk_gpu_lt_op lt;     /* LT */
+  CUfunction function;  /* KERNEL */
+  void *params;         /* KERNEL: the by-value struct, 64-byte aligned, owned by the arena given to make */
+  mk_gpu_lt_op lt;      /* LT */
   CUdeviceptr dst, src; /* COPY, ZERO */
 } mk_gpu_launch;
 
 /* What does not depend on addresses. function: of a KERNEL launch, else NULL. Free with mk_gpu_launch_free. */
-bool mk_gpu_launch_make(mk_gpu_device *d, const mk_launch *plan, CUfunction function, mk_arena *arena, mk_gpu_launch *out, mk_status *st);
+bool mk_gpu_launch_make(mk_gpu_device *d, const mk_launch *plan, CUfunction function, mk_arena *arena, mk_gpu_launch *out,
+                        mk_status *st);
 void mk_gpu_launch_free(mk_gpu_device *d, mk_gpu_launch *l);
 /* Fills in the addresses; again whenever a space moves. */
 bool mk_gpu_launch_bind(mk_gpu_device *d, mk_gpu_launch *l, const mk_gpu_spaces *spaces, mk_status *st);

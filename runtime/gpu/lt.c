@@ -77,14 +77,15 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(c)},
                 {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(lt->d)}};
   cublasStatus_t r =
-    lib->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+      lib->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
   for (size_t i = 0; i < sizeof aligns / sizeof *aligns && r == CUBLAS_STATUS_SUCCESS; i++)
     r = lib->cublasLtMatmulPreferenceSetAttribute(pref, aligns[i].attribute, &aligns[i].value, sizeof aligns[i].value);
 
   cublasLtMatmulHeuristicResult_t results[MK_GPU_LT_TRIED];
   int found = 0;
   if (r == CUBLAS_STATUS_SUCCESS)
-    r = lib->cublasLtMatmulAlgoGetHeuristic(d->lt_handle, op->desc, op->a, op->b, op->c, op->d, pref, MK_GPU_LT_TRIED, results, &found);
+    r = lib->cublasLtMatmulAlgoGetHeuristic(d->lt_handle, op->desc, op->a, op->b, op->c, op->d, pref, MK_GPU_LT_TRIED, results,
+                                            &found);
   lib->cublasLtMatmulPreferenceDestroy(pref);
   if (!lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st)) return -1;
 
@@ -153,8 +154,8 @@ void mk_gpu_lt_free(mk_gpu_device *d, mk_gpu_lt_op *op) {
   *op = (mk_gpu_lt_op){.choice = -1};
 }
 
-bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst, CUdeviceptr bias,
-                    mk_status *st) {
+bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst,
+                    CUdeviceptr bias, mk_status *st) {
   op->pa = a, op->pb = b, op->pd = dst;
   op->pc = op->lt->beta != 0 ? c : dst;
   return !has_bias(op->lt) || set(d, op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias, st);
@@ -163,8 +164,8 @@ bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdevicep
 static cublasStatus_t run(mk_gpu_device *d, const mk_gpu_lt_op *op, const cublasLtMatmulAlgo_t *algo) {
   const float alpha = 1;
   return d->lt->cublasLtMatmul(d->lt_handle, op->desc, &alpha, (const void *)op->pb, op->a, (const void *)op->pa, op->b,
-                               &op->lt->beta, (const void *)op->pc, op->c, (void *)op->pd, op->d, algo, (void *)d->lt_workspace.ptr,
-                               (size_t)d->lt_workspace.bytes, (cudaStream_t)d->stream);
+                               &op->lt->beta, (const void *)op->pc, op->c, (void *)op->pd, op->d, algo,
+                               (void *)d->lt_workspace.ptr, (size_t)d->lt_workspace.bytes, (cudaStream_t)d->stream);
 }
 
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
@@ -208,8 +209,7 @@ bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   mk_gpu_lt_choice *choice = &d->lt_choices[op->choice];
   if (choice->timed || reads_its_result(op)) return true;
   CUevent begin = NULL, end = NULL;
-  bool ok = MK_CU(d->cu, st, cuEventCreate(&begin, CU_EVENT_DEFAULT)) &&
-            MK_CU(d->cu, st, cuEventCreate(&end, CU_EVENT_DEFAULT));
+  bool ok = MK_CU(d->cu, st, cuEventCreate(&begin, CU_EVENT_DEFAULT)) && MK_CU(d->cu, st, cuEventCreate(&end, CU_EVENT_DEFAULT));
   float best = -1, first = -1;
   for (int i = 0; ok && i < choice->count; i++) {
     float ms = time_algo(d, op, &choice->algos[i], begin, end);

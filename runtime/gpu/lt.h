@@ -27,12 +27,12 @@ typedef struct mk_gpu_lt_op {
 bool mk_gpu_lt_make(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_op *op, mk_status *st);
 void mk_gpu_lt_free(mk_gpu_device *d, mk_gpu_lt_op *op);
 /* Addresses of the operands; bias and c may be 0 when unused. */
-bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst, CUdeviceptr bias,
-                    mk_status *st);
+bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst,
+                    CUdeviceptr bias, mk_status *st);
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
 
-/* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they were timed
- * already, or when d is also read (a second run would then give another result). */
+/* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they
+ * were timed already, or when d is also read (a second run would then give another result). */
 bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
 
 #endif

@@ -33,13 +33,14 @@ bool mk_gpu_budget_check(mk_gpu_device *d, const mk_gpu_budget *b, const char *w
   int64_t need = b->weights + b->prompt + b->state + b->io + scratch + reserve_bytes;
   if (need <= (int64_t)free_bytes) return true;
   char s[9][32];
-  mk_fail(st, MK_EGPU,
-          "%s: not enough GPU memory: %s needed (%s weights, %s prompt values, %s states, %s inputs and outputs, %s scratch, %s "
-          "reserve), %s of %s free on GPU %d (%s). Try a smaller size, fewer frames, --offload, or end other programs on this GPU",
-          what, mk_gpu_bytes_str(need, s[0]), mk_gpu_bytes_str(b->weights, s[1]), mk_gpu_bytes_str(b->prompt, s[2]),
-          mk_gpu_bytes_str(b->state, s[3]), mk_gpu_bytes_str(b->io, s[4]), mk_gpu_bytes_str(scratch, s[5]),
-          mk_gpu_bytes_str(reserve_bytes, s[8]), mk_gpu_bytes_str((int64_t)free_bytes, s[6]),
-          mk_gpu_bytes_str((int64_t)total, s[7]), d->ordinal, d->name);
+  mk_fail(
+      st, MK_EGPU,
+      "%s: not enough GPU memory: %s needed (%s weights, %s prompt values, %s states, %s inputs and outputs, %s scratch, %s "
+      "reserve), %s of %s free on GPU %d (%s). Try a smaller size, fewer frames, --offload, or end other programs on this GPU",
+      what, mk_gpu_bytes_str(need, s[0]), mk_gpu_bytes_str(b->weights, s[1]), mk_gpu_bytes_str(b->prompt, s[2]),
+      mk_gpu_bytes_str(b->state, s[3]), mk_gpu_bytes_str(b->io, s[4]), mk_gpu_bytes_str(scratch, s[5]),
+      mk_gpu_bytes_str(reserve_bytes, s[8]), mk_gpu_bytes_str((int64_t)free_bytes, s[6]), mk_gpu_bytes_str((int64_t)total, s[7]),
+      d->ordinal, d->name);
   return false;
 }
 

@@ -5,7 +5,12 @@
 #include "codegen/plan.h"
 #include "runtime/gpu/device.h"
 
-typedef enum mk_gpu_kernel_state { MK_GPU_KERNEL_NEW, MK_GPU_KERNEL_READY, MK_GPU_KERNEL_SPILLS, MK_GPU_KERNEL_FAILED } mk_gpu_kernel_state;
+typedef enum mk_gpu_kernel_state {
+  MK_GPU_KERNEL_NEW,
+  MK_GPU_KERNEL_READY,
+  MK_GPU_KERNEL_SPILLS,
+  MK_GPU_KERNEL_FAILED
+} mk_gpu_kernel_state;
 
 typedef struct mk_gpu_kernel { /* one per plan->kernels */
   mk_gpu_kernel_state state;   /* SPILLS: works, but keeps registers in memory: a last resort */
@@ -14,8 +19,8 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
   const char *why; /* SPILLS, FAILED: for the log; in the arena given to load */
 } mk_gpu_kernel;
 
-/* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. A kernel that fails is no failure of
- * the call. */
+/* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. A kernel that fails is no
+ * failure of the call. */
 bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
                          mk_arena *arena, mk_status *st);
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count);

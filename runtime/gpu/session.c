@@ -49,20 +49,21 @@ static bool session_write(mk_session *base, const mk_tensor *v, mk_status *st) {
     return false;
   }
   if (v->rank != b->rank || memcmp(v->dims, b->dims, sizeof *b->dims * (size_t)b->rank)) {
-    mk_fail(st, MK_EINPUT, "%s: input %s has shape %s, not %s", s->plan->name, v->name, mk_dims_str(b->dims, b->rank, want, sizeof want),
-            mk_dims_str(v->dims, v->rank, have, sizeof have));
+    mk_fail(st, MK_EINPUT, "%s: input %s has shape %s, not %s", s->plan->name, v->name,
+            mk_dims_str(b->dims, b->rank, want, sizeof want), mk_dims_str(v->dims, v->rank, have, sizeof have));
     return false;
   }
   if ((v->dtype == MK_I32) != (b->dtype == MK_I32)) {
-    mk_fail(st, MK_EINPUT, "%s: input %s is %s, not %s", s->plan->name, v->name, mk_dtype_name(b->dtype), mk_dtype_name(v->dtype));
+    mk_fail(st, MK_EINPUT, "%s: input %s is %s, not %s", s->plan->name, v->name, mk_dtype_name(b->dtype),
+            mk_dtype_name(v->dtype));
     return false;
   }
   if (s->is_parked) {
     mk_fail(st, MK_EINTERNAL, "%s: written to while its weights are parked", s->plan->name);
     return false;
   }
-  return ready(s, st) && mk_gpu_upload(s->d, s->d->stream, s->spaces[b->ref.space].ptr + (CUdeviceptr)b->ref.offset, b->dtype, v->data,
-                                       v->dtype, mk_dims_count(b->dims, b->rank), NULL, NULL, st);
+  return ready(s, st) && mk_gpu_upload(s->d, s->d->stream, s->spaces[b->ref.space].ptr + (CUdeviceptr)b->ref.offset, b->dtype,
+                                       v->data, v->dtype, mk_dims_count(b->dims, b->rank), NULL, NULL, st);
 }
 
 static bool session_run(mk_session *base, const char *name, mk_status *st) {
@@ -73,7 +74,8 @@ static bool session_run(mk_session *base, const char *name, mk_status *st) {
     return false;
   }
   if (!s->loaded || s->is_parked) {
-    mk_fail(st, MK_EINTERNAL, "%s: %s was run %s", s->plan->name, name, s->loaded ? "while its weights are parked" : "before load");
+    mk_fail(st, MK_EINTERNAL, "%s: %s was run %s", s->plan->name, name,
+            s->loaded ? "while its weights are parked" : "before load");
     return false;
   }
   if (mk_gpu_enter(s->d, st) && mk_gpu_run_program(s, p, st)) return true;
@@ -122,8 +124,9 @@ static bool session_reset(mk_session *base, mk_status *st) {
   return mk_gpu_enter(s->d, st) && MK_CU(s->d->cu, st, cuMemsetD8Async(b->ptr, 0, (size_t)b->bytes, s->d->stream));
 }
 
-/* Prepared weights never change after load, so they are copied out once, by the first park; a later park only frees them. The copy lies in
- * ordinary memory: page-locking tens of gigabytes fails on many systems, and the staging ring reaches the bus's speed anyway. */
+/* Prepared weights never change after load, so they are copied out once, by the first park; a later park only frees them. The
+ * copy lies in ordinary memory: page-locking tens of gigabytes fails on many systems, and the staging ring reaches the bus's
+ * speed anyway. */
 static bool session_park(mk_session *base, mk_status *st) {
   mk_gpu_session *s = self(base);
   int64_t bytes = s->plan->space_bytes[MK_SPACE_LOAD];

@@ -7,14 +7,14 @@
 #include "runtime/session.h"
 
 typedef struct mk_gpu_session_options { /* zero: the usual */
-  bool tune;     /* time a few of the library's algorithms per matmul in the first run of each program */
-  bool no_graph; /* plain launches always, for debugging */
-  bool poison;   /* fill memory with NaN before it is first written, scratch before every run: for tests */
+  bool tune;                            /* time a few of the library's algorithms per matmul in the first run of each program */
+  bool no_graph;                        /* plain launches always, for debugging */
+  bool poison;                          /* fill memory with NaN before it is first written, scratch before every run: for tests */
 } mk_gpu_session_options;
 
-/* Compiles what the plan needs (from the cubin cache where it can), picks for every group the first candidate that works, beginning with
- * plan->groups[i].chosen, and checks that memory suffices; memory is taken by load. Device and plan are borrowed until close; several
- * sessions may share a device. NULL with the status set on failure. */
+/* Compiles what the plan needs (from the cubin cache where it can), picks for every group the first candidate that works,
+ * beginning with plan->groups[i].chosen, and checks that memory suffices; memory is taken by load. Device and plan are borrowed
+ * until close; several sessions may share a device. NULL with the status set on failure. */
 mk_session *mk_gpu_session_open(mk_gpu_device *d, const mk_plan *plan, const mk_gpu_session_options *options, mk_status *st);
 
 /* Which candidate of the group is used. */

@@ -33,7 +33,7 @@ static bool read_source(mk_text *out, mk_status *st) {
 
 bool mk_gpu_synthetic_open(mk_gpu_device *d, mk_gpu_synthetic *out, mk_arena *arena, mk_status *st) {
   static const char *const names[MK_DTYPE_COUNT] = {
-    [MK_F32] = "normal_fill_f32", [MK_F16] = "normal_fill_f16", [MK_BF16] = "normal_fill_bf16"};
+      [MK_F32] = "normal_fill_f32", [MK_F16] = "normal_fill_f16", [MK_BF16] = "normal_fill_bf16"};
   if (out->kernel.module) return true;
   mk_text source = {0};
   bool wanted = true;
@@ -79,7 +79,9 @@ bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk
   int64_t count = mk_dims_count(b->dims, b->rank), blocks = (count / 4 + 255) / 256;
   fill_params params = {to, count, seed, mk_hash64(b->name, strlen(b->name)), rule.mean, rule.deviation};
   int64_t most = 8 * (int64_t)d->sms;
-  CUlaunchConfig config = {.gridDimX = (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks),
+  CUlaunchConfig config = {.gridDimX = (unsigned)(blocks < 1      ? 1
+                                                  : blocks > most ? most
+                                                                  : blocks),
                            .gridDimY = 1,
                            .gridDimZ = 1,
                            .blockDimX = 256,

@@ -49,7 +49,8 @@ static bool between(stopwatch *w, int from, int to, double *ms, mk_status *st) {
   return true;
 }
 
-static bool time_steps(mk_gpu_session *s, const mk_program *p, stopwatch *w, int iterations, double *samples, double *sums, mk_status *st) {
+static bool time_steps(mk_gpu_session *s, const mk_program *p, stopwatch *w, int iterations, double *samples, double *sums,
+                       mk_status *st) {
   for (int n = 0; n < iterations; n++) {
     if (!mark(w, 0, st)) return false;
     for (int i = 0; i < p->nsteps; i++) {
@@ -115,12 +116,20 @@ static const struct {
   const char *name; /* part of the driver's name for the card; the first that fits counts */
   mk_gpu_peaks peaks;
 } cards[] = {
-  {"H200", {989, 494, 67, 4.8, false}},       {"H100 NVL", {835, 417, 60, 3.9, false}},  {"H100 PCIe", {756, 378, 51, 2.0, false}},
-  {"H100", {989, 494, 67, 3.35, false}},      {"H20", {148, 74, 44, 4.0, false}},        {"B200", {2250, 1125, 75, 8.0, false}},
-  {"A100-PCIE-40GB", {312, 156, 19.5, 1.555, false}}, {"A100-SXM4-40GB", {312, 156, 19.5, 1.555, false}},
-  {"A100", {312, 156, 19.5, 2.039, false}},   {"L40S", {362, 183, 91.6, 0.864, false}},  {"A10", {125, 62.5, 31.2, 0.6, false}},
-  {"RTX 5090", {209.5, 104.8, 104.8, 1.792, false}}, {"RTX 4090", {165.2, 82.6, 82.6, 1.008, false}},
-  {"RTX 3090", {71, 35.6, 35.6, 0.936, false}},
+    {"H200", {989, 494, 67, 4.8, false}},
+    {"H100 NVL", {835, 417, 60, 3.9, false}},
+    {"H100 PCIe", {756, 378, 51, 2.0, false}},
+    {"H100", {989, 494, 67, 3.35, false}},
+    {"H20", {148, 74, 44, 4.0, false}},
+    {"B200", {2250, 1125, 75, 8.0, false}},
+    {"A100-PCIE-40GB", {312, 156, 19.5, 1.555, false}},
+    {"A100-SXM4-40GB", {312, 156, 19.5, 1.555, false}},
+    {"A100", {312, 156, 19.5, 2.039, false}},
+    {"L40S", {362, 183, 91.6, 0.864, false}},
+    {"A10", {125, 62.5, 31.2, 0.6, false}},
+    {"RTX 5090", {209.5, 104.8, 104.8, 1.792, false}},
+    {"RTX 4090", {165.2, 82.6, 82.6, 1.008, false}},
+    {"RTX 3090", {71, 35.6, 35.6, 0.936, false}},
 };
 
 mk_gpu_peaks mk_gpu_peaks_of(mk_gpu_device *d) {

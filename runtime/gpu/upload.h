@@ -16,7 +16,8 @@ bool mk_gpu_upload(mk_gpu_device *d, CUstream stream, CUdeviceptr dst, mk_dtype 
                    int64_t count, mk_gpu_upload_fn progress, void *user, mk_status *st);
 
 /* Waits for what is on the main stream, then copies count elements out, converted. */
-bool mk_gpu_download(mk_gpu_device *d, void *dst, mk_dtype dst_type, CUdeviceptr src, mk_dtype src_type, int64_t count, mk_status *st);
+bool mk_gpu_download(mk_gpu_device *d, void *dst, mk_dtype dst_type, CUdeviceptr src, mk_dtype src_type, int64_t count,
+                     mk_status *st);
 
 bool mk_gpu_slots_make(mk_gpu_device *d, mk_status *st);
 void mk_gpu_slots_free(mk_gpu_device *d);

@@ -7,9 +7,9 @@
  *   -- entries a b b               the entries to run, in order (default: step); prompt runs first
  *   -- range NAME LOW HIGH         values of an i32 input, LOW <= v < HIGH
  *
- * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then again for
- * each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. TAP on standard output,
- * closed by a table of the worst error of each kind of candidate. --fast: the plan's own choices only. */
+ * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then
+ * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. TAP on
+ * standard output, closed by a table of the worst error of each kind of candidate. --fast: the plan's own choices only. */
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
@@ -94,7 +94,8 @@ static double normal(uint64_t *x) { return sqrt(-2 * log(uniform(x))) * cos(6.28
 
 static void make_tensor(test_case *t, const mk_node *n, uint64_t *seed) {
   int64_t count = mk_node_count(n);
-  mk_tensor v = {.name = n->name, .where = "made-up values", .dtype = n->dtype, .rank = n->rank, .bytes = (size_t)mk_node_bytes(n)};
+  mk_tensor v = {
+      .name = n->name, .where = "made-up values", .dtype = n->dtype, .rank = n->rank, .bytes = (size_t)mk_node_bytes(n)};
   memcpy(v.dims, n->dims, sizeof v.dims);
   void *data = mk_alloc(&t->arena, v.bytes);
   v.data = data;
@@ -172,7 +173,8 @@ static bool start(test_case *t, mk_session *s, mk_status *st) {
   if (!s->ops->load(s, &source, NULL, NULL, st)) return false;
   for (int i = 0; i < t->plan->ninputs; i++) {
     mk_tensor v;
-    if (!describe(t, t->plan->inputs[i].name, &v)) return mk_fail(st, MK_EINTERNAL, "no value for %s", t->plan->inputs[i].name), false;
+    if (!describe(t, t->plan->inputs[i].name, &v))
+      return mk_fail(st, MK_EINTERNAL, "no value for %s", t->plan->inputs[i].name), false;
     if (!s->ops->write(s, &v, st)) return false;
   }
   return s->ops->run(s, "prompt", st);
@@ -186,7 +188,8 @@ typedef struct difference {
   const char *output;
 } difference;
 
-/* A whole output is held to the bound by norms; every element to 16 times that, so that one wrong element among millions is seen. */
+/* A whole output is held to the bound by norms; every element to 16 times that, so that one wrong element among millions is seen.
+ */
 static void compare(const float *cpu, const float *gpu, const mk_binding *b, double bound, difference *worst) {
   int64_t count = mk_dims_count(b->dims, b->rank);
   bool whole = b->dtype == MK_I32;
@@ -255,8 +258,8 @@ static void report(test_case *t, int group, int candidate, bool ran, difference 
   char what[512];
   const mk_group *g = group >= 0 ? &t->plan->groups[group] : NULL;
   const char *kind = g ? g->kind : "plan", *label = g ? g->candidates[candidate].label : "as chosen";
-  snprintf(what, sizeof what, "%s: %s: %s: %.2e of %.0e in %s%s%.80s", t->name, kind, label, d.error, t->bound, d.output ? d.output : "-",
-           ok || !g ? "" : "; ", ok || !g ? "" : g->name);
+  snprintf(what, sizeof what, "%s: %s: %s: %.2e of %.0e in %s%s%.80s", t->name, kind, label, d.error, t->bound,
+           d.output ? d.output : "-", ok || !g ? "" : "; ", ok || !g ? "" : g->name);
   tap(t->c, ok, what);
   if (mk_failed(st)) diagnose(st);
   summarize(t->c, kind, label, d, ok);
@@ -327,7 +330,7 @@ static bool prepare(test_case *t, const char *path, const char *params, mk_statu
   for (int i = 0; i < t->graph->count; i++)
     if (t->graph->nodes[i].op == MK_OP_INPUT) make_tensor(t, &t->graph->nodes[i], &seed);
   mk_plan_options options = {
-    .arch = d->arch, .smem_limit = d->smem_limit, .sms = d->sms, .templates = t->c->templates, .cublaslt = d->lt != NULL};
+      .arch = d->arch, .smem_limit = d->smem_limit, .sms = d->sms, .templates = t->c->templates, .cublaslt = d->lt != NULL};
   t->plan = mk_plan_build(t->graph, &options, st);
   return t->plan && expect(t, st) && compile_all(t, st);
 }
@@ -360,8 +363,8 @@ static void read_recipe(const char *text, recipe *r) {
     if (r->nranges < MAX_RANGES && sscanf(line, "-- range %63s %d %d", v.name, &v.low, &v.high) == 3) r->ranges[r->nranges++] = v;
     if (strncmp(line, "-- entries ", 11)) continue;
     int used;
-    for (const char *p = line + 11; r->nentries < MAX_ENTRIES && *p != '\n' && sscanf(p, "%31s%n", r->entries[r->nentries], &used) == 1;
-         p += used)
+    for (const char *p = line + 11;
+         r->nentries < MAX_ENTRIES && *p != '\n' && sscanf(p, "%31s%n", r->entries[r->nentries], &used) == 1; p += used)
       r->nentries++;
   }
   if (!r->nentries) strcpy(r->entries[r->nentries++], "step");
@@ -415,7 +418,8 @@ static void print_summary(const checker *c) {
 }
 
 int main(int argc, char **argv) {
-  if (argc > 1 && !strcmp(argv[1], "compile-worker")) _exit(mk_worker_main(STDIN_FILENO, argc > 2 && argv[2][0] ? argv[2] : NULL));
+  if (argc > 1 && !strcmp(argv[1], "compile-worker"))
+    _exit(mk_worker_main(STDIN_FILENO, argc > 2 && argv[2][0] ? argv[2] : NULL));
   setenv("MOONKILN_WORKER", "/proc/self/exe", 0); /* this program serves as its own compile worker */
   checker c = {0};
   mk_status st = {0};
