@@ -23,7 +23,8 @@ static void print_cuda(const mk_plan *p, const char *pattern, bool all, mk_statu
     printf("// ---- %s\n%s\n", p->kernels[k].name, p->kernels[k].source);
     shown++;
   }
-  if (!shown && pattern) mk_fail(st, MK_EINPUT, "--kernel %s: no kernel of this graph has that in its name; --stage plan lists them", pattern);
+  if (!shown && pattern)
+    mk_fail(st, MK_EINPUT, "--kernel %s: no kernel of this graph has that in its name; --stage plan lists them", pattern);
 }
 
 int cmd_emit(int argc, char **argv) {
@@ -39,8 +40,12 @@ int cmd_emit(int argc, char **argv) {
       {"all", MK_OPT_FLAG, &all, NULL, "with --stage cuda: every candidate's kernel, not just the first choice's", 0, 0},
       {"no-cublaslt", MK_OPT_FLAG, &no_lt, NULL, "generated matmuls only", 0, 0},
   };
-  const mk_command_line line = {"moonkiln emit GRAPH.lua [options]", "Shows what was made of a graph, after each stage.", options,
-                                sizeof options / sizeof *options, 1, 1};
+  const mk_command_line line = {"moonkiln emit GRAPH.lua [options]",
+                                "Shows what was made of a graph, after each stage.",
+                                options,
+                                sizeof options / sizeof *options,
+                                1,
+                                1};
   int first, exit_code;
   if (!mk_options_parse(&line, argc, argv, &first, &exit_code)) return exit_code;
 

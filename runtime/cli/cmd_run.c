@@ -23,8 +23,10 @@ static bool write_inputs(const run_job *job, mk_status *st) {
     if (!input && n->op != MK_OP_STATE) continue;
     mk_entry *e = job->inputs ? mk_tensor_file_find(job->inputs, n->name) : NULL;
     if (!e && !input) continue;
-    if (!e) return mk_fail(st, MK_EINPUT, "%s: the graph's input '%s' is not there; give it with --inputs",
-                           job->inputs ? job->inputs->path : "no --inputs file", n->name), false;
+    if (!e)
+      return mk_fail(st, MK_EINPUT, "%s: the graph's input '%s' is not there; give it with --inputs",
+                     job->inputs ? job->inputs->path : "no --inputs file", n->name),
+             false;
     mk_tensor t;
     if (!mk_entry_fetch(job->inputs, e, &t, st)) return false;
     if (!job->session->ops->write(job->session, &t, st)) return mk_fail_context(st, "%s", job->inputs->path), false;
@@ -71,8 +73,12 @@ int cmd_run(int argc, char **argv) {
       {"backend", MK_OPT_TEXT, &backend, "NAME", "cuda or cpu; default: cuda where there is a GPU", 0, 0},
       {"entry", MK_OPT_TEXT, &entry, "NAME", "which of the graph's entries to run (step)", 0, 0},
   };
-  const mk_command_line line = {"moonkiln run GRAPH.lua [options]", "Runs any graph once on tensors from safetensors files.", options,
-                                sizeof options / sizeof *options, 1, 1};
+  const mk_command_line line = {"moonkiln run GRAPH.lua [options]",
+                                "Runs any graph once on tensors from safetensors files.",
+                                options,
+                                sizeof options / sizeof *options,
+                                1,
+                                1};
   int first, exit_code;
   if (!mk_options_parse(&line, argc, argv, &first, &exit_code)) return exit_code;
 
@@ -87,8 +93,8 @@ int cmd_run(int argc, char **argv) {
   if (!mk_failed(&st)) b = mk_backend_open(backend, &st);
   if (b) job.session = mk_backend_session(b, g, &st);
   mk_session *s = job.session;
-  bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) && s->ops->run(s, "prompt", &st) &&
-            s->ops->run(s, entry, &st);
+  bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) &&
+            s->ops->run(s, "prompt", &st) && s->ops->run(s, entry, &st);
   if (ok) save_outputs(&job, outputs, &st);
   if (s) s->ops->close(s);
   mk_backend_close(b);

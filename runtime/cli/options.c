@@ -56,7 +56,8 @@ static bool parse_value(const mk_option *o, const char *text) {
     }
     case MK_OPT_SIZE: {
       mk_size *s = o->target;
-      return parse_int(text, &end, o, &s->width) && (*end == 'x' || *end == '*') && parse_int(end + 1, &end, o, &s->height) && !*end;
+      return parse_int(text, &end, o, &s->width) && (*end == 'x' || *end == '*') && parse_int(end + 1, &end, o, &s->height) &&
+             !*end;
     }
   }
   return false;
@@ -77,7 +78,8 @@ bool mk_options_parse(const mk_command_line *line, int argc, char **argv, int *f
   struct option table[MAX_OPTIONS + 2] = {{0}};
   int n = line->count < MAX_OPTIONS ? line->count : MAX_OPTIONS;
   for (int i = 0; i < n; i++)
-    table[i] = (struct option){line->options[i].name, line->options[i].kind == MK_OPT_FLAG ? no_argument : required_argument, NULL, 1};
+    table[i] =
+        (struct option){line->options[i].name, line->options[i].kind == MK_OPT_FLAG ? no_argument : required_argument, NULL, 1};
   table[n] = (struct option){"help", no_argument, NULL, 'h'};
   opterr = 0;
   optind = 0;
@@ -105,7 +107,8 @@ bool mk_options_parse(const mk_command_line *line, int argc, char **argv, int *f
   *first = optind;
   int count = argc - optind;
   if (count < line->min_positional || count > line->max_positional) {
-    fprintf(stderr, "moonkiln: %s\nusage: %s\n", count < line->min_positional ? "something is missing" : "too many arguments", line->usage);
+    fprintf(stderr, "moonkiln: %s\nusage: %s\n", count < line->min_positional ? "something is missing" : "too many arguments",
+            line->usage);
     return false;
   }
   return true;

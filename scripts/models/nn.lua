@@ -13,6 +13,12 @@ function nn.weight(name, shape)
   return w
 end
 
+-- Extent of a stored weight's axis, nil if the checkpoint has no such weight: for sizes that a config does not give.
+function nn.extent(name, axis)
+  local shape = has_weight(name) and weight_shape(name)
+  return shape and shape[axis]
+end
+
 function nn.layer_norm(x, eps)
   local centred = x - x:mean()
   return centred * ((centred * centred):mean() + eps):rsqrt()

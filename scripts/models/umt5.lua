@@ -1,15 +1,22 @@
 -- umT5 encoder: token ids in, hidden states out, rows beyond the prompt's length zero.
 --
--- params: config (text_encoder's config.json; the original layout has none: the default sizes are umT5-xxl's), tokens (padded length),
--- policy.
+-- params: config (text_encoder's config.json; the original layout has none: sizes are then read off the weights, or are umT5-xxl's),
+-- tokens (padded length), policy.
 local nn, names, policy = include("nn.lua"), include("names.lua").t5(), include("policy.lua")
 
 local config = params.config or {}
-local dim = config.d_model or 4096
-local heads, head_dim = config.num_heads or 64, config.d_kv or 64
-local ffn = config.d_ff or 10240
-local layers = params.layers or config.num_layers or 24
-local vocab = config.vocab_size or 256384
+local function extent(name, axis) return nn.extent(names(name .. ".weight"), axis) end
+local function count_layers()
+  local n = 0
+  while has_weight(names(("blocks.%d.norm1.weight"):format(n))) do n = n + 1 end
+  return n > 0 and n or nil
+end
+local dim = config.d_model or extent("token_embedding", 2) or 4096
+local heads = config.num_heads or extent("blocks.0.pos_embedding.embedding", 2) or 64
+local head_dim = config.d_kv or (extent("blocks.0.attn.q", 1) or heads * 64) // heads
+local ffn = config.d_ff or extent("blocks.0.ffn.fc1", 1) or 10240
+local layers = params.layers or config.num_layers or count_layers() or 24
+local vocab = config.vocab_size or extent("token_embedding", 1) or 256384
 local buckets = config.relative_attention_num_buckets or 32
 local furthest = config.relative_attention_max_distance or 128
 local eps = config.layer_norm_epsilon or 1e-6

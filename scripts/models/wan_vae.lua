@@ -2,11 +2,11 @@
 -- Activations are channels-last [frames, height, width, channels]. Two entries share the weights and the kept frames:
 -- "first" makes one frame from latent frame 0, "next" makes four from each later one.
 --
--- params: config (vae/config.json; the original layout has none: the sizes below are the default), height, width (of the latent), policy.
+-- params: config (vae/config.json; the original layout has none: sizes are then read off the weights), height, width (of the latent), policy.
 local nn, names, policy = include("nn.lua"), include("names.lua").vae(), include("policy.lua")
 
 local config = params.config or {}
-local base_dim = config.base_dim or 96
+local base_dim = config.base_dim or nn.extent(names("decoder.head.0.gamma"), 1) or 96
 local latent_dim = config.z_dim or 16
 local mult = config.dim_mult or { 1, 2, 4, 4 }
 local blocks = (config.num_res_blocks or 2) + 1

@@ -1,0 +1,118 @@
+/* moonkiln compile: fills the kernel cache ahead of time; needs NVRTC but no GPU. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "runtime/base/env.h"
+#include "runtime/cli/commands.h"
+#include "runtime/cli/load_graph.h"
+#include "runtime/cli/weights.h"
+#include "runtime/gpu/kernels.h"
+#include "runtime/model/model_graphs.h"
+
+typedef struct totals {
+  int kernels, hits, compiled, failed, spilling;
+  int64_t spill_bytes;
+} totals;
+
+/* Which kernels the first choices launch, or all candidates'. */
+static bool *wanted_kernels(const mk_plan *p, bool all) {
+  bool *wanted = calloc((size_t)p->nkernels + 1, sizeof *wanted);
+  for (int g = 0; wanted && g < p->ngroups; g++)
+    for (int c = 0; c < p->groups[g].ncandidates; c++) {
+      if (!all && c != p->groups[g].chosen) continue;
+      const mk_candidate *cand = &p->groups[g].candidates[c];
+      for (int l = 0; l < cand->nlaunches; l++)
+        if (cand->launches[l].kind == MK_LAUNCH_KERNEL) wanted[cand->launches[l].kernel] = true;
+    }
+  return wanted;
+}
+
+static bool compile_plan(const mk_plan *p, int arch, bool all, bool report, mk_cache *cache, totals *t, mk_status *st) {
+  bool *wanted = wanted_kernels(p, all);
+  if (!wanted) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  mk_prepare_options options = {.arch = arch, .wanted = wanted};
+  mk_prepared done = {0};
+  bool ok = mk_kernels_prepare(p->kernels, p->nkernels, &options, cache, &done, st);
+  for (int k = 0; ok && k < done.count; k++) {
+    const mk_cubin *c = &done.cubins[k];
+    if (c->state == MK_CUBIN_NONE) continue;
+    t->kernels++;
+    if (c->state == MK_CUBIN_FAILED) fprintf(stderr, "moonkiln: %s\n", c->message);
+    bool spills = c->report.spill_bytes > 0 || c->report.wgmma_serialized;
+    t->spilling += spills;
+    if (report || spills)
+      printf("%-64s sm_%d  %3d registers  %6d bytes static shared  %4d spilled%s\n", p->kernels[k].name, arch,
+             c->report.registers, c->report.smem_bytes, c->report.spill_bytes,
+             c->report.wgmma_serialized ? "  wgmma serialised" : "");
+  }
+  t->hits += done.hits;
+  t->compiled += done.compiled;
+  t->failed += done.failed;
+  mk_prepared_free(&done);
+  free(wanted);
+  return ok;
+}
+
+int cmd_compile(int argc, char **argv) {
+  mk_text_list sets = {0}, weights = {0};
+  const char *arch_text = "sm_90a";
+  bool all = false, report = false;
+  mk_size size = {1280, 720};
+  const mk_option options[] = {
+      {"arch", MK_OPT_TEXT, &arch_text, "LIST", "targets, as sm_80,sm_90a (default sm_90a)", 0, 0},
+      {"all", MK_OPT_FLAG, &all, NULL, "every candidate's kernels, not just the first choices", 0, 0},
+      {"report", MK_OPT_FLAG, &report, NULL, "registers, shared memory and spills of each kernel", 0, 0},
+      {"set", MK_OPT_LIST, &sets, "K=V", "parameter of a graph's script", 0, 0},
+      {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder of a graph", 0, 0},
+      {"size", MK_OPT_SIZE, &size, "WxH", "video size of a model (kernels do not depend on it)", 16, 16384},
+  };
+  const mk_command_line line = {
+      "moonkiln compile MODEL_DIR|GRAPH.lua|a14b|14b|1.3b [options]",
+      "Fills the kernel cache for the networks of a model (a folder, or a size by name), or for one graph.\n"
+      "Needs NVRTC, but no GPU.",
+      options,
+      sizeof options / sizeof *options,
+      1,
+      1};
+  int first, exit_code;
+  if (!mk_options_parse(&line, argc, argv, &first, &exit_code)) return exit_code;
+
+  mk_status st = {0};
+  mk_arena arena = {0};
+  mk_cache cache;
+  mk_cache_open(&cache, NULL);
+  totals t = {0};
+  int archs[8], narchs = 0;
+  const char *what = argv[first];
+  mk_graph *graphs[MK_MODEL_GRAPHS] = {NULL};
+  int ngraphs = 0;
+  mk_weights *w = NULL;
+  if (mk_cli_parse_arch(arch_text, archs, 8, &narchs, &st)) {
+    size_t len = strlen(what);
+    if (len > 4 && !strcmp(what + len - 4, ".lua")) {
+      w = mk_weights_open(&weights, &st);
+      if (w) graphs[0] = mk_cli_load_graph(what, &sets, mk_weights_source(w), false, &st);
+      ngraphs = graphs[0] != NULL;
+    } else {
+      ngraphs = mk_model_graphs(what, size.width, size.height, graphs, &st);
+    }
+  }
+  for (int a = 0; a < narchs && !mk_failed(&st); a++)
+    for (int i = 0; i < ngraphs && !mk_failed(&st); i++) {
+      mk_plan_options po;
+      if (!mk_cli_plan_options(archs[a], &arena, &po, &st)) break;
+      mk_plan *p = mk_plan_build(graphs[i], &po, &st);
+      if (p) compile_plan(p, archs[a], all, report, &cache, &t, &st);
+      mk_plan_free(p);
+    }
+  if (!mk_failed(&st))
+    printf("%d kernels: %d from the cache, %d compiled, %d failed, %d with spills\n", t.kernels, t.hits, t.compiled, t.failed,
+           t.spilling);
+  if (!mk_failed(&st) && t.failed) mk_fail(&st, MK_ECOMPILE, "%d kernels did not compile", t.failed);
+  for (int i = 0; i < ngraphs; i++) mk_graph_free(graphs[i]);
+  mk_weights_close(w);
+  mk_arena_free(&arena);
+  return mk_exit_code(&st);
+}
