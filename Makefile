@@ -66,8 +66,16 @@ check: setup
 	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
 	@tests/run.sh $(BUILD) $(ONLY)
 
+# GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --error-exitcode 1".
 check-gpu: $(BUILD)/gpu/gpu_check
-	MOONKILN_DATA=. $(BUILD)/gpu/gpu_check $(GRAPHS)
+	MOONKILN_DATA=. $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS)
+
+# LATENT: frames, height and width of the latent; 21 60 104 is 81 frames of 832x480 (32,760 tokens).
+LATENT ?= 21 60 104
+A14B = {"dim":5120,"num_heads":40,"ffn_dim":13824,"num_layers":40,"in_dim":16,"out_dim":16,"freq_dim":256,"text_len":512}
+bench: $(BUILD)/moonkiln
+	MOONKILN_DATA=. $(BUILD)/moonkiln bench scripts/models/wan_dit.lua --synthetic 1 --set 'config=$(A14B)' \
+	  --set frames=$(word 1,$(LATENT)) --set height=$(word 2,$(LATENT)) --set width=$(word 3,$(LATENT)) --set steps=40
 
 # Programs and the shared libraries that others may lack, to be unpacked in a checkout on a machine with a GPU and no compiler.
 bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check

@@ -37,30 +37,34 @@ static const mk_program *find_entry(const mk_plan *p, const char *name, mk_statu
   return mk_fail(st, MK_EINPUT, "the graph has nothing to run at every step"), NULL;
 }
 
-/* Values in [-1, 1) from a fixed sequence; integers are 1, a valid length and a valid index of most tables. */
-static bool write_inputs(bench *b, mk_status *st) {
-  uint32_t x = 1;
-  for (int i = 0; i < b->plan->ninputs; i++) {
-    const mk_binding *in = &b->plan->inputs[i];
-    int64_t count = mk_dims_count(in->dims, in->rank);
-    bool whole = in->dtype == MK_I32;
-    void *data = malloc((size_t)count * 4);
-    if (!data) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
-    for (int64_t k = 0; k < count; k++) {
-      x = x * 1664525 + 1013904223;
-      if (whole) {
-        ((int32_t *)data)[k] = 1;
-      } else {
-        ((float *)data)[k] = (float)(int32_t)x / 2147483648.0f;
-      }
+/* Values in [-1, 1) from a fixed sequence: zeros would run faster than real data does. Integers are 0, a valid index everywhere,
+ * but for lengths, which are at least 1. */
+static bool write_value(bench *b, const mk_binding *in, uint32_t *x, mk_status *st) {
+  int64_t count = mk_dims_count(in->dims, in->rank);
+  bool whole = in->dtype == MK_I32;
+  void *data = calloc((size_t)count, 4);
+  if (!data) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  for (int64_t k = 0; k < count; k++) {
+    *x = *x * 1664525 + 1013904223;
+    if (whole) {
+      ((int32_t *)data)[k] = strstr(in->name, "len") != NULL;
+    } else {
+      ((float *)data)[k] = (float)(int32_t)*x / 2147483648.0f;
     }
-    mk_tensor t = {
-        .name = in->name, .dtype = whole ? MK_I32 : MK_F32, .rank = in->rank, .data = data, .bytes = (size_t)count * 4};
-    memcpy(t.dims, in->dims, sizeof t.dims);
-    bool ok = b->session->ops->write(b->session, &t, st);
-    free(data);
-    if (!ok) return false;
   }
+  mk_tensor t = {.name = in->name, .dtype = whole ? MK_I32 : MK_F32, .rank = in->rank, .data = data, .bytes = (size_t)count * 4};
+  memcpy(t.dims, in->dims, sizeof t.dims);
+  bool ok = b->session->ops->write(b->session, &t, st);
+  free(data);
+  return ok;
+}
+
+static bool write_values(bench *b, mk_status *st) {
+  uint32_t x = 1;
+  for (int i = 0; i < b->plan->ninputs; i++)
+    if (!write_value(b, &b->plan->inputs[i], &x, st)) return false;
+  for (int i = 0; i < b->plan->nstates; i++)
+    if (!write_value(b, &b->plan->states[i], &x, st)) return false;
   return true;
 }
 
@@ -165,7 +169,7 @@ static bool run(bench *b, const char *script, const mk_text_list *sets, const mk
   const mk_program *entry = find_entry(b->plan, entry_name, st);
   if (!entry) return false;
   b->session = mk_gpu_session_open(b->device, b->plan, &(mk_gpu_session_options){.tune = tune}, st);
-  if (!b->session || !b->session->ops->load(b->session, &synthetic, NULL, NULL, st) || !write_inputs(b, st)) return false;
+  if (!b->session || !b->session->ops->load(b->session, &synthetic, NULL, NULL, st) || !write_values(b, st)) return false;
   if (!b->session->ops->run(b->session, "prompt", st)) return false;
   if (!mk_gpu_time_program(b->session, entry->name, (int)iterations, &b->times, st)) return false;
   collect(b, entry);

@@ -58,7 +58,7 @@ typedef struct checker {
 } checker;
 
 typedef struct value {
-  float *data; /* malloc'd */
+  void *data; /* malloc'd */
   const mk_binding *what;
 } value;
 
@@ -188,16 +188,20 @@ typedef struct difference {
   const char *output;
 } difference;
 
+/* Sessions give i32 as it is and all else as f32. */
+static double at(const void *data, mk_dtype dtype, int64_t i) {
+  return dtype == MK_I32 ? (double)((const int32_t *)data)[i] : (double)((const float *)data)[i];
+}
+
 /* A whole output is held to the bound by norms; every element to 16 times that, so that one wrong element among millions is seen.
  */
-static void compare(const float *cpu, const float *gpu, const mk_binding *b, double bound, difference *worst) {
+static void compare(const void *cpu, const void *gpu, const mk_binding *b, double bound, difference *worst) {
   int64_t count = mk_dims_count(b->dims, b->rank);
-  bool whole = b->dtype == MK_I32;
   double sum = 0, norm = 0, element = 0;
-  for (int64_t i = 0; i < count; i++) norm += whole ? 1 : (double)cpu[i] * (double)cpu[i];
+  for (int64_t i = 0; i < count; i++) norm += at(cpu, b->dtype, i) * at(cpu, b->dtype, i);
   double rms = sqrt(norm / (double)count) + FLT_MIN;
   for (int64_t i = 0; i < count; i++) {
-    double want = whole ? ((const int32_t *)cpu)[i] : (double)cpu[i], have = whole ? ((const int32_t *)gpu)[i] : (double)gpu[i];
+    double want = at(cpu, b->dtype, i), have = at(gpu, b->dtype, i);
     double d = isfinite(have) || have == want ? fabs(have - want) : INFINITY;
     sum += d * d;
     if (!(d / (fabs(want) + rms) <= element)) element = d / (fabs(want) + rms);

@@ -5,7 +5,9 @@
 local s, c, h = params.tokens, params.dim, params.heads
 local d = c // h
 local function operand(v) return params.dtype and v:cast(params.dtype) or v end
-local function linear(x, name, n, k) return matmul(operand(x), operand(weight(name .. ".weight", {n, k}))) + weight(name .. ".bias", {n}) end
+local function linear(x, name, n, k)
+  return matmul(operand(x), operand(weight(name .. ".weight", {n, k}))) + weight(name .. ".bias", {n})
+end
 local function layer_norm(v)
   local m = v - v:mean()
   return m * ((m * m):mean() + 1e-6):rsqrt()
