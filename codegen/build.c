@@ -15,7 +15,7 @@ static bool room_for(const mk_graph *g, size_t bytes, const char *where, mk_stat
 }
 
 int mk_append(mk_graph *g, mk_node *n, mk_status *st) {
-  if (!room_for(g, sizeof *n, n->where, st) || !mk_infer(g, g->count, n, st)) return -1;
+  if (!mk_infer(g, g->count, n, st)) return -1;
   MK_PUSH(&g->arena, g->nodes, g->count, g->cap, *n);
   return g->count - 1;
 }
@@ -30,6 +30,7 @@ int mk_build(mk_graph *g, mk_op op, const int *args, int nargs, mk_dtype dtype, 
     mk_fail(st, MK_EINPUT, "%s: the name '%.32s...' is longer than %d bytes", where ? where : mk_op_name(op), name, MK_MAX_NAME);
     return -1;
   }
+  if (!room_for(g, sizeof n, where, st)) return -1;
   int id = mk_append(g, &n, st); /* still with borrowed args and strings, which are copied once all is known to be right */
   if (id < 0) return -1;
   size_t data_bytes = op == MK_OP_CONST ? (size_t)mk_node_bytes(&n) : 0;

@@ -5,7 +5,7 @@
 
 #include "codegen/ir.h"
 
-/* Limits of a graph; a script that runs away meets these before the machine's. */
+/* Limits of a graph as it is built; a script that runs away meets these before the machine's. */
 #define MK_MAX_ELEMENTS ((int64_t)1 << 40) /* of one value */
 #define MK_MAX_NODES (1 << 18)
 #define MK_MAX_ARGS 1024

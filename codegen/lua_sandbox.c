@@ -140,13 +140,17 @@ const char *mk_script_where(lua_State *L, char *buf) {
   return buf;
 }
 
-/* Length of a leading "name.lua:12" that ": " follows; 0 if there is none. */
-static size_t leading_position(const char *message) {
-  const char *p = strstr(message, ".lua:");
-  if (!p || memchr(message, '\n', (size_t)(p - message))) return 0;
-  p += 5;
-  size_t digits = strspn(p, "0123456789");
-  return digits && p[digits] == ':' ? (size_t)(p + digits - message) : 0;
+static const char *script_name(lua_State *L) {
+  const char *path = mk_script_of(L)->path, *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+/* Length of a leading "file:12" that ": " follows, the file being the script or an included one; 0 if there is none. */
+static size_t leading_position(lua_State *L, const char *message) {
+  const char *name = script_name(L);
+  size_t file = strcspn(message, ":\n"), digits = message[file] == ':' ? strspn(message + file + 1, "0123456789") : 0;
+  bool known = (file > 4 && !strncmp(message + file - 4, ".lua", 4)) || (file == strlen(name) && !strncmp(message, name, file));
+  return known && digits && message[file + 1 + digits] == ':' ? file + 1 + digits : 0;
 }
 
 int mk_sandbox_handler(lua_State *L) {
@@ -155,7 +159,7 @@ int mk_sandbox_handler(lua_State *L) {
     lua_replace(L, 1);
   }
   const char *message = lua_tostring(L, 1);
-  size_t lead = leading_position(message);
+  size_t lead = leading_position(L, message);
   luaL_Buffer out;
   luaL_buffinit(L, &out);
   char at[MK_WHERE_TEXT], last[MK_WHERE_TEXT] = "";
@@ -175,8 +179,7 @@ int mk_sandbox_handler(lua_State *L) {
     memcpy(last, at, sizeof last);
   }
   if (!placed) { /* nothing of the script runs: its parameters or its file are wrong */
-    const char *path = mk_script_of(L)->path, *slash = strrchr(path, '/');
-    if (!lead && !mk_script_of(L)->code) lua_pushfstring(L, "%s: ", slash ? slash + 1 : path), luaL_addvalue(&out);
+    if (!lead && !mk_script_of(L)->code) lua_pushfstring(L, "%s: ", script_name(L)), luaL_addvalue(&out);
     luaL_addstring(&out, message);
   }
   if (listed) luaL_addstring(&out, ")");
