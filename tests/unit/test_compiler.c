@@ -115,7 +115,7 @@ static void every_architecture(void **state) {
   }
   assert_string_equal(names[0], "sm_80");
   assert_string_equal(names[3], "sm_90a");
-  assert_true(mk_compile_batch(&compiler, jobs, N, results, NULL, NULL, &st));
+  if (!mk_compile_batch(&compiler, jobs, N, results, NULL, NULL, &st)) fail_msg("%s", st.message);
   for (int i = 0; i < N; i++) {
     if (!results[i].ok) fail_msg("%s", results[i].message);
     assert_true(is_elf(results[i].cubin, results[i].cubin_bytes));
