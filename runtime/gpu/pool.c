@@ -1,6 +1,7 @@
 #include "runtime/gpu/pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -103,10 +104,22 @@ static bool fork_self(mk_pool *p, worker *w, int theirs, mk_status *st) {
   return true;
 }
 
+/* Out of the way of the standard streams' numbers, which are given out when this process was started with one of them closed. */
+static int raise_fd(int fd) {
+  if (fd < 0 || fd > STDERR_FILENO) return fd;
+  int raised = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+  close(fd);
+  return raised;
+}
+
 static bool start_worker(mk_pool *p, worker *w, mk_status *st) {
   int ends[2] = {-1, -1};
   *w = (worker){.fd = -1, .said = -1, .job = GREETING};
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) || (w->said = memfd_create("moonkiln-worker", MFD_CLOEXEC)) < 0) {
+  bool paired = !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+  ends[0] = raise_fd(ends[0]);
+  ends[1] = raise_fd(ends[1]);
+  w->said = raise_fd(memfd_create("moonkiln-worker", MFD_CLOEXEC));
+  if (!paired || ends[0] < 0 || ends[1] < 0 || w->said < 0) {
     mk_fail(st, MK_EIO, "cannot start a compile worker: %s", strerror(errno));
   } else {
     w->fd = ends[0];

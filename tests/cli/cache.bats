@@ -2,14 +2,15 @@
 # moonkiln cache: the folder of compiled kernels seen from outside.
 
 setup() {
-  cd "$BATS_TEST_DIRNAME/../.."
+  cd "$BATS_TEST_DIRNAME/../.." || exit 1
   MOONKILN=${MOONKILN:-$PWD/build/moonkiln}
   export MOONKILN_CACHE=$BATS_TEST_TMPDIR/cache
   entry=$MOONKILN_CACHE/cubin/01/0123456789abcdef0123456789abcdef
 }
 
 plant() {
-  mkdir -p -m 700 "$MOONKILN_CACHE/cubin/01"
+  umask 077
+  mkdir -p "$MOONKILN_CACHE/cubin/01"
   echo rubbish >"$1"
 }
 

@@ -2,7 +2,7 @@
 # moonkiln info: what is found and what is said about what is not. Needs no GPU; a made-up driver stands in for good and bad ones.
 
 setup() {
-  cd "$BATS_TEST_DIRNAME/../.."
+  cd "$BATS_TEST_DIRNAME/../.." || exit 1
   MOONKILN=${MOONKILN:-$PWD/build/moonkiln}
   export MOONKILN_CACHE=$BATS_TEST_TMPDIR/cache
 }

@@ -2,7 +2,7 @@
 # Compile workers as processes of their own program; the unit tests fork instead.
 
 setup() {
-  cd "$BATS_TEST_DIRNAME/../.."
+  cd "$BATS_TEST_DIRNAME/../.." || exit 1
   MOONKILN=${MOONKILN:-$PWD/build/moonkiln}
   tests=$(dirname "$MOONKILN")/unit/test_compiler
 }
@@ -13,8 +13,8 @@ setup() {
   [ "$status" -eq 0 ]
 }
 
-@test "one worker is enough" {
-  MOONKILN_WORKERS=1 MOONKILN_WORKER=$MOONKILN run "$tests"
+@test "one worker, and no standard input" {
+  MOONKILN_WORKERS=1 MOONKILN_WORKER=$MOONKILN run "$tests" <&-
   echo "$output"
   [ "$status" -eq 0 ]
 }
