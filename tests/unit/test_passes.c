@@ -186,6 +186,23 @@ static void tells_apart(void **state) {
                    "entry step\n  output \"y\" %9\n");
 }
 
+static void tells_attributes_apart(void **state) {
+  (void)state;
+  mk_graph *g = from_script(
+      "local x = input{name='x', shape={2, 2, 2}}\nlocal v = input{name='v', shape={4, 4, 4, 2}}\n"
+      "local w = weight('w', {2, 3, 1, 1, 2})\n"
+      "local all = {x:permute{2, 1, 3}, x:permute{1, 3, 2}, x:permute{3, 1, 2}, attention(x, x, x),\n"
+      "  attention(x, x, x, {scale=2}), attention(x, x, x, {causal=true}),\n"
+      "  conv(v, w, {t={2, 0}}), conv(v, w, {t={0, 2}}), conv(v, w, {t={1, 1}}), conv(v, w, {t={2, 0}, tf32=true}),\n"
+      "  x:cast 'bf16', x:cast 'f16', concat({x, -x}, 1):reshape{16}, concat({x, -x}, 2):reshape{16}}\n"
+      "for i, y in ipairs(all) do output('y' .. i, y) end");
+  mk_status st = {0};
+  assert_true(mk_optimize(g, &st));
+  for (int i = 0; i < g->noutputs; i++)
+    for (int k = 0; k < i; k++) assert_int_not_equal(g->outputs[i].node, g->outputs[k].node);
+  mk_graph_free(g);
+}
+
 static void scales(void **state) {
   (void)state;
   mk_graph *g = from_script(
@@ -268,7 +285,7 @@ static mk_graph *random_graph(uint64_t seed) {
   for (int i = 0; i < 6; i++) random_leaf(g, &seed);
   while (g->count < 60) random_node(g, &seed);
   for (int i = 0; i < 4; i++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "y%d", i);
     mk_graph_output(g, i < 2 ? "step" : "other", name, g->count - 1 - (int)draw(&seed, 20));
   }
@@ -344,9 +361,14 @@ static void random_graphs_keep_their_values(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(folds_constants), cmocka_unit_test(removes_identities),
-                                     cmocka_unit_test(merges_movement), cmocka_unit_test(merges_exact_casts_only),
-                                     cmocka_unit_test(shares_branches), cmocka_unit_test(tells_apart),
-                                     cmocka_unit_test(scales),          cmocka_unit_test(random_graphs_keep_their_values)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(folds_constants),
+                                     cmocka_unit_test(removes_identities),
+                                     cmocka_unit_test(merges_movement),
+                                     cmocka_unit_test(merges_exact_casts_only),
+                                     cmocka_unit_test(shares_branches),
+                                     cmocka_unit_test(tells_apart),
+                                     cmocka_unit_test(tells_attributes_apart),
+                                     cmocka_unit_test(scales),
+                                     cmocka_unit_test(random_graphs_keep_their_values)};
   return cmocka_run_group_tests_name("passes", tests, NULL, NULL);
 }
