@@ -49,6 +49,10 @@ return {
     local bytes, fit = row_bytes(p, t), fitting(p.n)
     if bytes ~= 64 and bytes ~= 128 then return false end
     if threads(t) > 256 then return false end
+    -- 64x64 a warp leaves no registers for the coordinates of the pixels that wide rows make a thread copy
+    local down, across = warps(t)
+    if bytes == 64 and p.cin % (16 // SIZE[p.dtype]) ~= 0 then return false end -- nor does gathering, in short rows
+    if bytes == 128 and t.tile_m // down * (t.tile_n // across) > 48 * 64 then return false end
     if t.tile_n ~= fit then -- a row's reduction needs one tile across; otherwise wide results may be cut, best without a remainder
       if p.row_epilogue or t.tile_n < 96 or t.tile_n > 256 then return false end
       if p.n % t.tile_n ~= 0 and not (fit == nil and t.tile_n == 256) then return false end
