@@ -25,11 +25,19 @@ void mk_tensor_file_close(mk_tensor_file *f) {
   free(f);
 }
 
+static bool read_table(mk_tensor_file *f, mk_status *st) {
+  if (mk_torch_zip_detect(&f->map)) return mk_torch_zip_read(f, st);
+  if (f->map.bytes >= 4 && !memcmp(f->map.data, "\x80\x02\x8a\x0a", 4)) {
+    mk_fail(st, MK_EUNSUPPORTED, "%s: is in PyTorch's format from before version 1.6; load it with torch and save it again", f->path);
+    return false;
+  }
+  return mk_safetensors_read(f, st);
+}
+
 mk_tensor_file *mk_tensor_file_open(const char *path, mk_status *st) {
   mk_tensor_file *f = mk_tensor_file_new(path, st);
   if (!f) return NULL;
-  bool ok = mk_torch_zip_detect(&f->map) ? mk_torch_zip_read(f, st) : mk_safetensors_read(f, st);
-  if (ok && mk_tensor_file_finish(f, st)) return f;
+  if (read_table(f, st) && mk_tensor_file_finish(f, st)) return f;
   mk_tensor_file_close(f);
   return NULL;
 }
