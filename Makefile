@@ -67,8 +67,8 @@ check: setup
 	@tests/run.sh $(BUILD) $(ONLY)
 
 # GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --error-exitcode 1".
-check-gpu: $(BUILD)/gpu/gpu_check
-	MOONKILN_DATA=. $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS)
+check-gpu: $(BUILD)/gpu/lt_check $(BUILD)/gpu/gpu_check
+	@bad=0; export MOONKILN_DATA=.; $(CHECKER) $(BUILD)/gpu/lt_check || bad=1; $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS) || bad=1; exit $$bad
 
 # LATENT: frames, height and width of the latent; 21 60 104 is 81 frames of 832x480 (32,760 tokens).
 LATENT ?= 21 60 104
@@ -78,10 +78,11 @@ bench: $(BUILD)/moonkiln
 	  --set frames=$(word 1,$(LATENT)) --set height=$(word 2,$(LATENT)) --set width=$(word 3,$(LATENT)) --set steps=40
 
 # Programs and the shared libraries that others may lack, to be unpacked in a checkout on a machine with a GPU and no compiler.
-bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check
+bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check
 	@rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib
 	strip -o $(BUILD)/bundle/moonkiln $(BUILD)/moonkiln
 	strip -o $(BUILD)/bundle/gpu_check $(BUILD)/gpu/gpu_check
+	strip -o $(BUILD)/bundle/lt_check $(BUILD)/gpu/lt_check
 	ldd $(BUILD)/moonkiln | awk '/libsentencepiece/ { print $$3 }' | xargs -I{} cp -L {} $(BUILD)/bundle/lib
 	tar -C $(BUILD) -cJf $(BUILD)/bundle.tar.xz bundle
 
