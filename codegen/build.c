@@ -1,3 +1,4 @@
+/* Adding nodes to a graph: what does not fit is refused before anything of the graph changes. */
 #include <string.h>
 
 #include "codegen/infer.h"

@@ -1,3 +1,4 @@
+/* Arithmetic and movement on constants, at compile time. */
 #include <math.h>
 #include <string.h>
 

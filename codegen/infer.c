@@ -1,3 +1,4 @@
+/* What every operation accepts, and the shape and dtype it yields. */
 #include "codegen/infer.h"
 
 #include <math.h>
@@ -32,7 +33,7 @@ typedef struct shape_text {
 } shape_text;
 
 static shape_text text_of(const mk_node *n) {
-  shape_text t;
+  shape_text t = {""};
   mk_dims_str(n->dims, n->rank, t.s, sizeof t.s);
   return t;
 }

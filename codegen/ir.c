@@ -1,3 +1,4 @@
+/* Facts about operations, and making and dropping graphs. */
 #include "codegen/ir.h"
 
 #include <stdlib.h>

@@ -16,7 +16,14 @@ typedef enum mk_op {
   MK_OP_COUNT
 } mk_op;
 
-typedef enum mk_op_class { MK_CLASS_LEAF, MK_CLASS_UNARY, MK_CLASS_BINARY, MK_CLASS_REDUCE, MK_CLASS_MOVE, MK_CLASS_ROOT } mk_op_class;
+typedef enum mk_op_class {
+  MK_CLASS_LEAF,
+  MK_CLASS_UNARY,
+  MK_CLASS_BINARY,
+  MK_CLASS_REDUCE,
+  MK_CLASS_MOVE,
+  MK_CLASS_ROOT
+} mk_op_class;
 
 /* Binding time: when a value can first be computed. A node's rate is the highest of its arguments'. */
 typedef enum mk_rate {
@@ -25,16 +32,16 @@ typedef enum mk_rate {
   MK_RATE_STEP    /* every step */
 } mk_rate;
 
-typedef struct mk_attr { /* only the fields of the node's op are meaningful; all others are zero */
-  mk_rate rate;                  /* INPUT */
-  const void *data;              /* CONST: count × 4 bytes, f32 or i32 */
-  int64_t start[MK_MAX_RANK];    /* SLICE */
-  int8_t perm[MK_MAX_RANK];      /* PERMUTE */
-  int8_t axis;                   /* CONCAT */
-  int16_t pad[6];                /* CONV */
-  bool tf32;                     /* MATMUL, CONV */
+typedef struct mk_attr {             /* only the fields of the node's op are meaningful; all others are zero */
+  mk_rate rate;                      /* INPUT */
+  const void *data;                  /* CONST: count × 4 bytes, f32 or i32 */
+  int64_t start[MK_MAX_RANK];        /* SLICE */
+  int8_t perm[MK_MAX_RANK];          /* PERMUTE */
+  int8_t axis;                       /* CONCAT */
+  int16_t pad[6];                    /* CONV */
+  bool tf32;                         /* MATMUL, CONV */
   bool has_bias, has_kv_len, causal; /* ATTENTION */
-  float scale;                   /* ATTENTION */
+  float scale;                       /* ATTENTION */
 } mk_attr;
 
 typedef struct mk_node {
@@ -83,7 +90,7 @@ int mk_op_arity(mk_op op); /* -1: variable */
 const char *mk_rate_name(mk_rate rate);
 bool mk_is_scalar_const(const mk_graph *g, int id); /* a CONST with one element */
 float mk_scalar_value(const mk_graph *g, int id);
-int64_t mk_node_count(const mk_node *n);            /* elements */
+int64_t mk_node_count(const mk_node *n); /* elements */
 int64_t mk_node_bytes(const mk_node *n);
 
 mk_graph *mk_graph_new(const char *name);
@@ -94,17 +101,17 @@ void mk_graph_update(mk_graph *g, const char *entry, int state, int node);
 
 /* ---- building (codegen/build.c): infers dtype, dims and rate; checks; returns the node id, or -1 with the status set.
  * `where` names the Lua line for messages; args are copied. */
-int mk_build(mk_graph *g, mk_op op, const int *args, int nargs, mk_dtype dtype, const int64_t *dims, int rank, const mk_attr *attr,
-             const char *name, const char *where, mk_status *st);
+int mk_build(mk_graph *g, mk_op op, const int *args, int nargs, mk_dtype dtype, const int64_t *dims, int rank,
+             const mk_attr *attr, const char *name, const char *where, mk_status *st);
 /* dtype is read for leaves and CAST; dims and rank for leaves, RESHAPE, EXPAND and SLICE; others infer them. A CONST's data and
  * all strings are copied; fields of attr that the op does not use are dropped. attr, dims, name and where may be NULL. */
 
 /* ---- passes, in the order of codegen/passes.c. Each replaces the graph's nodes by a new list in topological order.
  * All keep outputs, updates and names of leaves. */
 bool mk_verify(const mk_graph *g, mk_status *st);
-void mk_pass_simplify(mk_graph *g);  /* constant folding, identities, no-op movement removed */
-void mk_pass_cse(mk_graph *g);       /* common subexpressions become one node */
-void mk_pass_dce(mk_graph *g);       /* what no output or update needs is dropped */
+void mk_pass_simplify(mk_graph *g);           /* constant folding, identities, no-op movement removed */
+void mk_pass_cse(mk_graph *g);                /* common subexpressions become one node */
+void mk_pass_dce(mk_graph *g);                /* what no output or update needs is dropped */
 bool mk_optimize(mk_graph *g, mk_status *st); /* the list, with the verifier between passes */
 
 /* One line per node: "%12 f32 [75600,5120] step  add %10 %11   ; blocks.0.mod  wan_dit.lua:42". Deterministic. */

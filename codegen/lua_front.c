@@ -1,3 +1,4 @@
+/* Running a script: its file and those it includes, its parameters, its errors. */
 #include <stdlib.h>
 #include <string.h>
 

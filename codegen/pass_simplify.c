@@ -122,7 +122,7 @@ static int simplify_binary(simplifier *s, mk_node *n) {
   bool commutes = n->op == MK_OP_ADD || n->op == MK_OP_MUL;
   bool has_identity = commutes || n->op == MK_OP_SUB || n->op == MK_OP_DIV;
   float identity = n->op == MK_OP_ADD || n->op == MK_OP_SUB ? 0.0f : 1.0f;
-  for (int i = 0; has_identity && i <= commutes; i++)
+  for (int i = 0; has_identity && i < (commutes ? 2 : 1); i++)
     if (same_dims(arg(s, n, i), n) && is_all(s, n->args[1 - i], identity)) return as_f32(s, n, n->args[i]);
   return drop_expansion(s, n) ? AGAIN : KEEP;
 }

@@ -1,3 +1,4 @@
+/* The printed form of a graph: one line per node, the same on every machine. */
 #include <inttypes.h>
 #include <string.h>
 

@@ -1,3 +1,4 @@
+/* Taking a graph's nodes apart and putting new ones in their place. */
 #include "codegen/rewrite.h"
 
 mk_rewrite mk_rewrite_begin(mk_graph *g) {

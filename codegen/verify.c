@@ -1,10 +1,9 @@
+/* Everything an executor relies on: nodes in order and as inference gives them, names that identify, and borders that exist. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "codegen/infer.h"
 #include "codegen/ir.h"
-
-/* Everything an executor relies on: nodes in order and as inference gives them, names that identify, and borders that exist. */
 
 typedef struct named {
   const char *name;
