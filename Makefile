@@ -66,7 +66,7 @@ check: setup
 	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
 	@tests/run.sh $(BUILD) $(ONLY)
 
-# GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --error-exitcode 1".
+# GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --target-processes all".
 check-gpu: $(BUILD)/gpu/lt_check $(BUILD)/gpu/gpu_check
 	@bad=0; export MOONKILN_DATA=.; $(CHECKER) $(BUILD)/gpu/lt_check || bad=1; $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS) || bad=1; exit $$bad
 

@@ -69,13 +69,11 @@ mk_gpu_program *mk_gpu_find_program(mk_gpu_session *s, const char *name) {
 
 bool mk_gpu_run_group(mk_gpu_session *s, int group, mk_status *st) {
   const mk_gpu_group *g = &s->groups[group];
-  for (int i = 0; i < g->nlaunches; i++)
-    if (!mk_gpu_launch_run(s->d, &g->launches[i], st)) {
-      const mk_group *plan = &s->plan->groups[group];
-      mk_fail_context(st, "%s (%s)", plan->name, plan->candidates[g->chosen].label);
-      return false;
-    }
-  return true;
+  bool ok = true;
+  for (int i = 0; ok && i < g->nlaunches; i++)
+    ok = mk_gpu_launch_run(s->d, &g->launches[i], st) && (!s->options.sync || mk_gpu_wait(s->d, st));
+  if (!ok) mk_fail_context(st, "%s (%s)", s->plan->groups[group].name, s->plan->groups[group].candidates[g->chosen].label);
+  return ok;
 }
 
 static bool run_steps(mk_gpu_session *s, const mk_gpu_program *p, mk_status *st) {
@@ -129,7 +127,7 @@ bool mk_gpu_run_program(mk_gpu_session *s, mk_gpu_program *p, mk_status *st) {
   if (s->options.poison && !fill(s->d, &s->d->scratch, 0xff, st)) return false;
   bool repeated = p->plan->rate == MK_RATE_STEP && p->runs > 0;
   p->runs++;
-  if (repeated && !s->options.no_graph && !p->no_graph && run_graph(s, p, st)) return true;
+  if (repeated && !s->options.no_graph && !s->options.sync && !p->no_graph && run_graph(s, p, st)) return true;
   if (mk_failed(st)) return false;
   return s->options.tune && !repeated ? run_tuning(s, p, st) : run_steps(s, p, st);
 }

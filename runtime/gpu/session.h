@@ -9,6 +9,7 @@
 typedef struct mk_gpu_session_options { /* zero: the usual */
   bool tune;                            /* time a few of the library's algorithms per matmul in the first run of each program */
   bool no_graph;                        /* plain launches always, for debugging */
+  bool sync;                            /* wait after every launch, so that a fault is reported by the launch that made it */
   bool poison;                          /* fill memory with NaN before it is first written, scratch before every run: for tests */
 } mk_gpu_session_options;
 

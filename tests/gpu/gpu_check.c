@@ -1,6 +1,6 @@
 /* Every realisation of every group on a GPU against the CPU backend.
  *
- *   gpu_check [--filter TEXT] [--fast] [GRAPH.lua ...]     default: all of tests/gpu/graphs
+ *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]     default: all of tests/gpu/graphs
  *
  * A graph file's comments say how it is run:
  *   -- case BOUND {json params}    once for each; BOUND: the largest ||gpu - cpu|| / ||cpu|| of an output (0: equal)
@@ -8,14 +8,18 @@
  *   -- range NAME LOW HIGH         values of an i32 input, LOW <= v < HIGH
  *
  * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then
- * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. TAP on
- * standard output, closed by a table of the worst error of each kind of candidate. --fast: the plan's own choices only. */
+ * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. A file's
+ * cases run in a child process: a kernel that faults or hangs costs the rest of its case only. TAP on standard output, closed by
+ * a table of the worst error of each kind of candidate. --fast: the plan's own choices only. */
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "codegen/graph.h"
@@ -26,7 +30,7 @@
 #include "runtime/gpu/executor.h"
 #include "runtime/gpu/worker.h"
 
-enum { MAX_ENTRIES = 8, MAX_RANGES = 8 };
+enum { MAX_ENTRIES = 8, MAX_RANGES = 8, MAX_CASES = 64, MAX_SUMMARIES = 512, PREPARE_SECONDS = 600, DEVICE_LOST = 3 };
 
 typedef struct range {
   char name[64];
@@ -34,6 +38,9 @@ typedef struct range {
 } range;
 
 typedef struct recipe { /* from a file's comments */
+  double bounds[MAX_CASES];
+  const char *params[MAX_CASES]; /* in the file's text */
+  int ncases;
   char entries[MAX_ENTRIES][32];
   int nentries;
   range ranges[MAX_RANGES];
@@ -46,15 +53,22 @@ typedef struct summary { /* worst error among candidates of one kind and label *
   int runs, failures;
 } summary;
 
+typedef struct results { /* shared between the processes */
+  int tests, failures;
+  bool no_gpu;
+  int next_case;     /* of the file at hand: where a new child goes on */
+  char current[512]; /* what is being tried, for when the child dies of it */
+  int nsummaries;
+  summary summaries[MAX_SUMMARIES];
+} results;
+
 typedef struct checker {
-  mk_gpu_device *device;
+  mk_gpu_device *device; /* the child's */
   char templates[PATH_MAX];
   const char *filter;
   bool fast;
-  int tests, failures;
-  mk_arena arena;
-  summary *summaries;
-  int nsummaries, summaries_cap;
+  int timeout; /* seconds for one candidate */
+  results *all;
 } checker;
 
 typedef struct value {
@@ -223,17 +237,17 @@ static difference compare_all(const test_case *t, const values *got) {
 
 /* ---- reporting */
 
-static void summarize(checker *c, const char *kind, const char *label, difference d, bool ok) {
+static void summarize(results *all, const char *kind, const char *label, difference d, bool ok) {
   summary *s = NULL;
-  for (int i = 0; i < c->nsummaries && !s; i++)
-    if (!strncmp(c->summaries[i].kind, kind, sizeof s->kind - 1) && !strncmp(c->summaries[i].label, label, sizeof s->label - 1))
-      s = &c->summaries[i];
+  for (int i = 0; i < all->nsummaries && !s; i++)
+    if (!strncmp(all->summaries[i].kind, kind, sizeof s->kind - 1) &&
+        !strncmp(all->summaries[i].label, label, sizeof s->label - 1))
+      s = &all->summaries[i];
   if (!s) {
-    summary fresh = {0};
-    snprintf(fresh.kind, sizeof fresh.kind, "%s", kind);
-    snprintf(fresh.label, sizeof fresh.label, "%s", label);
-    MK_PUSH(&c->arena, c->summaries, c->nsummaries, c->summaries_cap, fresh);
-    s = &c->summaries[c->nsummaries - 1];
+    if (all->nsummaries == MAX_SUMMARIES) return;
+    s = &all->summaries[all->nsummaries++];
+    snprintf(s->kind, sizeof s->kind, "%s", kind);
+    snprintf(s->label, sizeof s->label, "%s", label);
   }
   s->runs++;
   s->failures += !ok;
@@ -241,9 +255,9 @@ static void summarize(checker *c, const char *kind, const char *label, differenc
   if (d.share > s->share) s->share = d.share;
 }
 
-static void tap(checker *c, bool ok, const char *what) {
-  printf("%sok %d - %s\n", ok ? "" : "not ", ++c->tests, what);
-  c->failures += !ok;
+static void tap(const checker *c, bool ok, const char *what) {
+  printf("%sok %d - %s\n", ok ? "" : "not ", ++c->all->tests, what);
+  c->all->failures += !ok;
   fflush(stdout);
 }
 
@@ -257,16 +271,25 @@ static void diagnose(const mk_status *st) {
   mk_text_free(&line);
 }
 
-static void report(test_case *t, int group, int candidate, bool ran, difference d, const mk_status *st) {
+typedef struct trial { /* what is tried: a candidate of a group, or all the plan's choices */
+  const char *kind, *label, *group;
+} trial;
+
+static void begin(const test_case *t, const trial *what) {
+  snprintf(t->c->all->current, sizeof t->c->all->current, "%s: %s: %s: %.80s", t->name, what->kind, what->label, what->group);
+  alarm((unsigned)t->c->timeout);
+}
+
+/* Ends the process when the device is lost: nothing after that would tell anything. */
+static void report(const test_case *t, const trial *what, bool ran, difference d, const mk_status *st) {
   bool ok = ran && d.share <= 1;
-  char what[512];
-  const mk_group *g = group >= 0 ? &t->plan->groups[group] : NULL;
-  const char *kind = g ? g->kind : "plan", *label = g ? g->candidates[candidate].label : "as chosen";
-  snprintf(what, sizeof what, "%s: %s: %s: %.2e of %.0e in %s%s%.80s", t->name, kind, label, d.error, t->bound,
-           d.output ? d.output : "-", ok || !g ? "" : "; ", ok || !g ? "" : g->name);
-  tap(t->c, ok, what);
+  char line[640];
+  snprintf(line, sizeof line, "%s: %s: %s: %.2e of %.0e in %s%s%.80s", t->name, what->kind, what->label, d.error, t->bound,
+           d.output ? d.output : "-", ok ? "" : "; ", ok ? "" : what->group);
+  tap(t->c, ok, line);
   if (mk_failed(st)) diagnose(st);
-  summarize(t->c, kind, label, d, ok);
+  summarize(t->c->all, what->kind, what->label, d, ok);
+  if (!ok && !mk_gpu_wait(t->c->device, &(mk_status){0})) _exit(DEVICE_LOST);
 }
 
 /* ---- the checks */
@@ -280,7 +303,9 @@ static bool expect(test_case *t, mk_status *st) {
 }
 
 static void check_choices(test_case *t) {
+  const trial what = {"plan", "as chosen", t->graph->name};
   mk_status st = {0};
+  begin(t, &what);
   difference worst = {0};
   mk_session *s = mk_gpu_session_open(t->c->device, t->plan, &(mk_gpu_session_options){.poison = true, .tune = true}, &st);
   bool ok = s && start(t, s, &st);
@@ -293,16 +318,19 @@ static void check_choices(test_case *t) {
     free_values(&got);
   }
   if (s) s->ops->close(s);
-  report(t, -1, 0, ok, worst, &st);
+  report(t, &what, ok, worst, &st);
 }
 
 static void check_candidate(test_case *t, int group, int candidate) {
   mk_status st = {0};
   values got = {0};
   mk_group *g = &t->plan->groups[group];
+  const trial what = {g->kind, g->candidates[candidate].label, g->name};
   int usual = g->chosen;
+  begin(t, &what);
   g->chosen = candidate;
-  mk_session *s = mk_gpu_session_open(t->c->device, t->plan, &(mk_gpu_session_options){.poison = true, .no_graph = true}, &st);
+  mk_session *s =
+      mk_gpu_session_open(t->c->device, t->plan, &(mk_gpu_session_options){.poison = true, .no_graph = true, .sync = true}, &st);
   bool ok = s != NULL;
   if (ok && mk_gpu_session_choice(s, group) != candidate) {
     mk_fail(&st, MK_ECOMPILE, "this candidate was given up; MOONKILN_LOG=info says why");
@@ -312,7 +340,7 @@ static void check_candidate(test_case *t, int group, int candidate) {
   difference d = ok ? compare_all(t, &got) : (difference){0};
   if (s) s->ops->close(s);
   g->chosen = usual;
-  report(t, group, candidate, ok, d, &st);
+  report(t, &what, ok, d, &st);
   free_values(&got);
 }
 
@@ -339,14 +367,16 @@ static bool prepare(test_case *t, const char *path, const char *params, mk_statu
   return t->plan && expect(t, st) && compile_all(t, st);
 }
 
-static void run_case(checker *c, const char *path, const recipe *r, double bound, const char *params) {
+static void run_case(checker *c, const char *path, const recipe *r, int index) {
   char name[256];
   const char *slash = strrchr(path, '/');
-  snprintf(name, sizeof name, "%s %s", slash ? slash + 1 : path, params);
+  snprintf(name, sizeof name, "%s %s", slash ? slash + 1 : path, r->params[index]);
   if (c->filter && !strstr(name, c->filter)) return;
   mk_status st = {0};
-  test_case t = {.c = c, .r = r, .name = name, .bound = bound};
-  if (prepare(&t, path, params, &st)) {
+  test_case t = {.c = c, .r = r, .name = name, .bound = r->bounds[index]};
+  snprintf(c->all->current, sizeof c->all->current, "%s: CPU backend, compiling", name);
+  alarm(PREPARE_SECONDS);
+  if (prepare(&t, path, r->params[index], &st)) {
     check_choices(&t);
     for (int g = 0; !c->fast && g < t.plan->ngroups; g++)
       for (int k = 0; k < t.plan->groups[g].ncandidates; k++)
@@ -355,42 +385,74 @@ static void run_case(checker *c, const char *path, const recipe *r, double bound
     tap(c, false, name);
     diagnose(&st);
   }
+  alarm(0);
   free_values(&t.expected);
   mk_plan_free(t.plan);
   mk_graph_free(t.graph);
   mk_arena_free(&t.arena);
 }
 
-static void read_recipe(const char *text, recipe *r) {
-  for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+/* Cuts the text into lines; the recipe points into it. */
+static void read_recipe(char *text, recipe *r) {
+  char *rest = NULL;
+  for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
     range v;
-    if (r->nranges < MAX_RANGES && sscanf(line, "-- range %63s %d %d", v.name, &v.low, &v.high) == 3) r->ranges[r->nranges++] = v;
-    if (strncmp(line, "-- entries ", 11)) continue;
+    char *end;
     int used;
-    for (const char *p = line + 11;
-         r->nentries < MAX_ENTRIES && *p != '\n' && sscanf(p, "%31s%n", r->entries[r->nentries], &used) == 1; p += used)
+    if (r->nranges < MAX_RANGES && sscanf(line, "-- range %63s %d %d", v.name, &v.low, &v.high) == 3) r->ranges[r->nranges++] = v;
+    if (r->ncases < MAX_CASES && !strncmp(line, "-- case ", 8)) {
+      r->bounds[r->ncases] = strtod(line + 8, &end);
+      r->params[r->ncases++] = *end == ' ' ? end + 1 : "{}";
+    }
+    if (strncmp(line, "-- entries ", 11)) continue;
+    for (const char *p = line + 11; r->nentries < MAX_ENTRIES && sscanf(p, "%31s%n", r->entries[r->nentries], &used) == 1;
+         p += used)
       r->nentries++;
   }
   if (!r->nentries) strcpy(r->entries[r->nentries++], "step");
+}
+
+/* The child: opens the device and runs the file's cases from next_case on. */
+static int run_cases(checker *c, const char *path, const recipe *r) {
+  mk_status st = {0};
+  snprintf(c->all->current, sizeof c->all->current, "%s: opening the GPU", path);
+  c->device = mk_gpu_device_open(0, &st);
+  if (!c->device) {
+    printf("Bail out! %s\n", st.message);
+    c->all->no_gpu = true;
+    return 0;
+  }
+  while (c->all->next_case < r->ncases) run_case(c, path, r, c->all->next_case++);
+  mk_gpu_device_close(c->device);
+  return 0;
 }
 
 static void run_file(checker *c, const char *path) {
   mk_status st = {0};
   size_t bytes;
   char *text = mk_file_read(path, &bytes, &st);
-  if (!text) {
+  recipe r = {0};
+  if (text) {
+    read_recipe(text, &r);
+  } else {
     tap(c, false, path);
     diagnose(&st);
-    return;
   }
-  recipe r = {0};
-  read_recipe(text, &r);
-  char *rest = NULL;
-  for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-    char *end;
-    if (strncmp(line, "-- case ", 8)) continue;
-    double bound = strtod(line + 8, &end);
-    run_case(c, path, &r, bound, *end == ' ' ? end + 1 : "{}");
+  c->all->next_case = 0;
+  while (c->all->next_case < r.ncases && !c->all->no_gpu) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) exit(run_cases(c, path, &r));
+    int status = -1;
+    if (child < 0 || waitpid(child, &status, 0) != child) break;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == DEVICE_LOST)
+      printf("#   the GPU was lost, the rest of the case is skipped\n");
+    if (WIFSIGNALED(status)) {
+      tap(c, false, c->all->current);
+      printf("#   %s; the rest of the case is skipped\n", WTERMSIG(status) == SIGALRM ? "it hung" : strsignal(WTERMSIG(status)));
+    } else if (WEXITSTATUS(status) != DEVICE_LOST) {
+      break;
+    }
   }
   free(text);
 }
@@ -398,55 +460,56 @@ static void run_file(checker *c, const char *path) {
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static void run_folder(checker *c, const char *folder) {
+  mk_arena arena = {0};
   char **paths = NULL;
   int count = 0, cap = 0;
   DIR *dir = opendir(folder);
   for (struct dirent *e; dir && (e = readdir(dir));) {
     size_t n = strlen(e->d_name);
     if (n > 4 && !strcmp(e->d_name + n - 4, ".lua"))
-      MK_PUSH(&c->arena, paths, count, cap, mk_printf(&c->arena, "%s/%s", folder, e->d_name));
+      MK_PUSH(&arena, paths, count, cap, mk_printf(&arena, "%s/%s", folder, e->d_name));
   }
   if (dir) closedir(dir);
   if (count) qsort(paths, (size_t)count, sizeof *paths, by_text);
   for (int i = 0; i < count; i++) run_file(c, paths[i]);
   if (!count) tap(c, false, "there are graphs in the folder");
+  mk_arena_free(&arena);
 }
 
-static void print_summary(const checker *c) {
-  printf("1..%d\n# %-10s %-44s %5s %6s %10s %9s\n", c->tests, "kind", "candidate", "runs", "failed", "worst", "of bound");
-  for (int i = 0; i < c->nsummaries; i++) {
-    const summary *s = &c->summaries[i];
+static void print_summary(const results *all) {
+  printf("1..%d\n# %-10s %-44s %5s %6s %10s %9s\n", all->tests, "kind", "candidate", "runs", "failed", "worst", "of bound");
+  for (int i = 0; i < all->nsummaries; i++) {
+    const summary *s = &all->summaries[i];
     printf("# %-10s %-44s %5d %6d %10.2e %8.0f%%\n", s->kind, s->label, s->runs, s->failures, s->error, 100 * s->share);
   }
-  printf("# %d passed, %d failed\n", c->tests - c->failures, c->failures);
+  printf("# %d passed, %d failed\n", all->tests - all->failures, all->failures);
 }
 
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "compile-worker"))
     _exit(mk_worker_main(STDIN_FILENO, argc > 2 && argv[2][0] ? argv[2] : NULL));
   setenv("MOONKILN_WORKER", "/proc/self/exe", 0); /* this program serves as its own compile worker */
-  checker c = {0};
+  checker c = {.timeout = 60};
   mk_status st = {0};
   int files = 0;
-  if (mk_env_data_path("templates", c.templates, &st)) c.device = mk_gpu_device_open(0, &st);
-  if (!c.device) {
+  c.all = mmap(NULL, sizeof *c.all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (c.all == MAP_FAILED || !mk_env_data_path("templates", c.templates, &st)) {
     printf("Bail out! %s\n", st.message);
     return 1;
   }
-  printf("# %s, %d multiprocessors, cuBLASLt %s\n", c.device->name, c.device->sms, c.device->lt ? "found" : "not found");
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--fast")) {
       c.fast = true;
     } else if (!strcmp(argv[i], "--filter") && i + 1 < argc) {
       c.filter = argv[++i];
+    } else if (!strcmp(argv[i], "--timeout") && i + 1 < argc) {
+      c.timeout = atoi(argv[++i]);
     } else {
       run_file(&c, argv[i]);
       files++;
     }
   }
   if (!files) run_folder(&c, "tests/gpu/graphs");
-  print_summary(&c);
-  mk_gpu_device_close(c.device);
-  mk_arena_free(&c.arena);
-  return c.failures ? 1 : 0;
+  print_summary(c.all);
+  return c.all->failures || !c.all->tests ? 1 : 0;
 }
