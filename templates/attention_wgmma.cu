@@ -1,0 +1,340 @@
+/* Attention on Hopper's wgmma: softmax(scale · q kᵀ) v per head, no mask, no bias, any number of queries and keys.
+ *
+ * Tile: 192 queries (three consumer warpgroups of 64) by 80 or 64 keys, or 128 queries (two, with q in registers) by 128. A producer
+ * thread keeps 3 or 4 tiles of K and of V under way by TMA, 128-byte swizzled; scores, weights and sums stay in registers. A block
+ * stays for the whole problem and walks the query tiles of one head after the other, so that the blocks share K and V through L2.
+ *
+ * Pipeline of a warpgroup: q kᵀ of this tile is issued before P v of the last one, and the exponentials run while P v does; named
+ * barriers let the warpgroups issue by turns (PING_PONG). Keys are walked backwards: only the first tile needs a mask. That tile sets
+ * the row maximum, and later ones reuse it, which is exact as long as nothing overflows: weights and their sum have the same
+ * factor. A tile whose weights grow past LARGEST gets its scores again (by mma, one warp alone) and a new maximum. So
+ * maximum, shuffles and rescaling leave the inner loop: per score one multiply-add, one ex2, half a pack and the sum are left.
+ *
+ * Bound by power. On an H200 at 40 heads of 128, with the card at its 700 W, in TFLOP/s beside cuDNN in the same run: 737 : 601 at
+ * 28,800 tokens, 733 : 558 at 75,600, 540 : 503 at 75,600 queries by 512 keys. The clock falls to 1.56 GHz, where the tensor cores
+ * could do 843: 87 % of them are used. 192 queries instead of 128 move a third less from L2 and are worth 4 %.
+ *
+ * Tried and lost (28,800 or 75,600 tokens): the running maximum renewed in each tile, 640-670; K and V multicast to a
+ * cluster of two blocks, 473-570 (the cluster launch alone costs nothing); row sums by mma with a matrix of ones, 608-619;
+ * weights cut off instead of rounded, no gain; two warpgroups by 176 keys, 697; three by 96 keys spill. Sums of the unrounded weights
+ * gain 1.3 %, but rows with one dominant key get 1.6 times the error. */
+
+constexpr int TILE_M = 64 * CONSUMERS;             // 64 queries a consumer warpgroup
+constexpr int Q_BYTES = 64 * HEAD_DIM * 2;         // of one warpgroup
+constexpr int KV_BYTES = TILE_N * HEAD_DIM * 2;    // of one slot
+constexpr int THREADS = 128 * (CONSUMERS + 1);
+constexpr int CONSUMER_REGISTERS = CONSUMERS == 2 ? 232 : 160; // with the producer's, all of the register file
+constexpr int PRODUCER_REGISTERS = CONSUMERS == 2 ? 40 : 32;
+constexpr int READERS = 4 * CONSUMERS;             // warps that read a slot of keys or values
+constexpr float LOG2E = 1.4426950408889634f;
+
+/* Sum of a thread's exponentials over a tile that asks for a new maximum: far from what the packed type can hold. */
+template <typename U>
+constexpr float LARGEST = 0x1p15f;
+template <>
+constexpr float LARGEST<bf16> = 0x1p64f;
+
+static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "one or two swizzled panels a row");
+
+struct Shared { // addresses
+  u32 q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty;
+};
+
+__device__ __forceinline__ Shared layout() {
+  Shared s;
+  s.q = smem_address(dynamic_smem);
+  s.k = s.q + CONSUMERS * Q_BYTES;
+  s.v = s.k + STAGES * KV_BYTES;
+  s.q_full = s.v + STAGES * KV_BYTES;
+  s.q_empty = s.q_full + 8 * CONSUMERS;
+  s.k_full = s.q_empty + 8 * CONSUMERS;
+  s.k_empty = s.k_full + 8 * STAGES;
+  s.v_full = s.k_empty + 8 * STAGES;
+  s.v_empty = s.v_full + 8 * STAGES;
+  return s;
+}
+
+/* The value of x, which the compiler can then neither know nor compute early: what is needed once a tile must not occupy
+ * registers throughout, or the inner loop spills. */
+__device__ __forceinline__ int afresh(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+__device__ __forceinline__ int thread_afresh() {
+  int t;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
+  return t;
+}
+
+/* Query tiles of one head are neighbours, so that the blocks at work at one time share its keys and values through L2. */
+struct Tile {
+  int query, head, batch;
+};
+__device__ __forceinline__ int tiles_per_head(const Params &p) { return ceil_div(afresh(p.sq), TILE_M); }
+__device__ __forceinline__ int tile_count(const Params &p) { return tiles_per_head(p) * HEADS * p.batch; }
+__device__ __forceinline__ Tile tile_at(const Params &p, int index) {
+  const int per_head = tiles_per_head(p), head = index / per_head;
+  return {(index - head * per_head) * TILE_M, head % HEADS, head / HEADS};
+}
+
+/* One thread feeds the block: per tile K[n-1], Q, then K[t-1] and V[t] in the order the consumers use them. */
+__device__ __forceinline__ void produce(const Params &p, const Shared &s) {
+  const int key_tiles = ceil_div(p.sk, TILE_N);
+  ring<STAGES> k, v;
+  u32 q_phase = 0;
+  for (int index = blockIdx.x; index < tile_count(p); index += gridDim.x) {
+    const Tile t = tile_at(p, index);
+#pragma unroll 1
+    for (int key = key_tiles - 1; key >= -1; key--) {
+      if (key >= 0) {
+        mbar_wait(s.k_empty + 8 * k.slot, k.phase ^ 1);
+        mbar_expect(s.k_full + 8 * k.slot, KV_BYTES);
+        tma_load_5d(s.k + k.slot * KV_BYTES, p.tm_k, s.k_full + 8 * k.slot, 0, key * TILE_N, 0, t.head, t.batch);
+        k.advance();
+      }
+      if (key == key_tiles - 1) {
+        for (int w = 0; w < CONSUMERS; w++) {
+          mbar_wait(s.q_empty + 8 * w, q_phase ^ 1);
+          mbar_expect(s.q_full + 8 * w, Q_BYTES);
+          tma_load_5d(s.q + w * Q_BYTES, p.tm_q, s.q_full + 8 * w, 0, t.query + 64 * w, 0, t.head, t.batch);
+        }
+        q_phase ^= 1;
+      } else {
+        mbar_wait(s.v_empty + 8 * v.slot, v.phase ^ 1);
+        mbar_expect(s.v_full + 8 * v.slot, KV_BYTES);
+        tma_load_5d(s.v + v.slot * KV_BYTES, p.tm_v, s.v_full + 8 * v.slot, 0, (key + 1) * TILE_N, 0, t.head, t.batch);
+        v.advance();
+      }
+    }
+  }
+}
+
+/* A warp has read all it needs of a slot. */
+__device__ __forceinline__ void release(u32 empty, int lane) {
+  if (lane == 0) mbar_arrive(empty);
+}
+
+using QueryRegisters = u32[Q_REGISTERS ? HEAD_DIM / 16 : 1][4]; // mma's a of the warp's rows, 16 channels each
+
+__device__ __forceinline__ void load_query(u32 (&a)[4], u32 q, int step, int row, int half) {
+  ldmatrix_x4(a, q + (step / 4) * (64 * 128) + row * 128 + (((step % 4) * 2 + half) ^ (row % 8)) * 16);
+}
+
+/* s = q kᵀ, issued and committed, not awaited. */
+__device__ __forceinline__ void scores(float (&s)[TILE_N / 2], u32 q, const QueryRegisters &qr, u32 k) {
+  const u64 a = wgmma_operand(q, 16, 1024), b = wgmma_operand(k, 16, 1024);
+  pin(s);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < HEAD_DIM / 16; i++) {
+    const u64 bi = wgmma_advance(b, (i / 4) * (TILE_N * 128) + (i % 4) * 32);
+    if constexpr (Q_REGISTERS)
+      wgmma<T, TILE_N>::template register_a<false>(s, qr[Q_REGISTERS ? i : 0], bi, i > 0);
+    else
+      wgmma<T, TILE_N>::template shared_a<false>(s, wgmma_advance(a, (i / 4) * (64 * 128) + (i % 4) * 32), bi, i > 0);
+  }
+  wgmma_commit();
+}
+
+/* The same for one warp's 16 rows by mma: for the rare tile that needs its scores again, when the other warps do not. */
+__device__ __forceinline__ void scores_again(float (&s)[TILE_N / 2], u32 q, const QueryRegisters &qr, u32 k) {
+  const int thread = thread_afresh(), lane = thread % 32, warp_row = 16 * (thread / 32 % 4), row = lane % 8 + lane / 16 * 8;
+#pragma unroll
+  for (int n = 0; n < TILE_N / 16; n++) {
+    float d[2][4] = {};
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 16; i++) {
+      u32 a[4], b[4];
+      ldmatrix_x4(b, k + (i / 4) * (TILE_N * 128) + (16 * n + row) * 128 + (((i % 4) * 2 + lane / 8 % 2) ^ (row % 8)) * 16);
+      if constexpr (Q_REGISTERS) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) a[j] = qr[Q_REGISTERS ? i : 0][j];
+      } else {
+        load_query(a, q, i, warp_row + lane % 16, lane / 16);
+      }
+      mma<T>(d[0], a, {b[0], b[1]});
+      mma<T>(d[1], a, {b[2], b[3]});
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) s[8 * n + i] = d[i / 4][i % 4];
+  }
+}
+
+/* o += P v, issued and committed, not awaited. */
+__device__ __forceinline__ void weighted_sum(float (&o)[HEAD_DIM / 2], const u32 (&prob)[TILE_N / 16][4], u32 v) {
+  const u64 b = wgmma_operand(v, TILE_N * 128, 1024);
+  pin(o);
+  wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < TILE_N / 16; i++) wgmma<T, HEAD_DIM>::template register_a<true>(o, prob[i], wgmma_advance(b, i * 2048), true);
+  wgmma_commit();
+}
+
+/* Maximum over the tile of the thread's two rows. */
+__device__ __forceinline__ void row_max(const float (&s)[TILE_N / 2], float (&top)[2]) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    float a = fmaxf(s[2 * h], s[2 * h + 1]), b = fmaxf(s[2 * h + 4], s[2 * h + 5]);
+#pragma unroll
+    for (int i = 8; i < TILE_N / 2; i += 8) {
+      a = fmaxf(a, fmaxf(s[i + 2 * h], s[i + 2 * h + 1]));
+      b = fmaxf(b, fmaxf(s[i + 2 * h + 4], s[i + 2 * h + 5]));
+    }
+    a = fmaxf(a, b);
+    a = fmaxf(a, __shfl_xor_sync(FULL_WARP, a, 1));
+    top[h] = fmaxf(a, __shfl_xor_sync(FULL_WARP, a, 2));
+  }
+}
+
+/* s becomes 2^(c s - c max). */
+__device__ __forceinline__ void exponentiate(float (&s)[TILE_N / 2], const float (&top)[2], float c) {
+  const float shift[2] = {top[0] * c, top[1] * c};
+#pragma unroll
+  for (int i = 0; i < TILE_N / 2; i++) s[i] = ex2(fmaf(s[i], c, -shift[i / 2 % 2]));
+}
+
+/* The exponentials, rounded, as the A operand of the next product; part: sums over the thread's own columns of what was packed.
+ * With a stale maximum the largest weight is no longer exactly 1; summing the rounded weights cancels its rounding. */
+__device__ __forceinline__ void pack(u32 (&prob)[TILE_N / 16][4], const float (&s)[TILE_N / 2], float (&part)[2]) {
+  float even[2] = {}, odd[2] = {};
+#pragma unroll
+  for (int i = 0; i < TILE_N / 4; i++) {
+    float lo, hi;
+    prob[i / 4][i % 4] = pack2<T>(s[2 * i], s[2 * i + 1]);
+    unpack2<T>(prob[i / 4][i % 4], lo, hi);
+    even[i % 2] += lo;
+    odd[i % 2] += hi;
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) part[h] = even[h] + odd[h];
+}
+
+__device__ __forceinline__ void consume(const Params &p, const Shared &s, int group, int lane) {
+  const int key_tiles = ceil_div(p.sk, TILE_N);
+  const float c = p.scale * LOG2E;
+  const int ready = 1 + group, next_ready = 1 + (group + 1) % CONSUMERS;
+  ring<STAGES> k, v;
+  u32 q_phase = 0;
+  if (group == CONSUMERS - 1) named_arrive(1, 256);
+  for (int index = blockIdx.x; index < tile_count(p); index += gridDim.x) {
+    const u32 q = s.q + group * Q_BYTES;
+    float o[HEAD_DIM / 2], x[TILE_N / 2], top[2], sum[2] = {};
+    u32 prob[TILE_N / 16][4];
+    QueryRegisters qr;
+
+    mbar_wait(s.q_full + 8 * group, q_phase);
+    q_phase ^= 1;
+    if constexpr (Q_REGISTERS) {
+#pragma unroll
+      for (int i = 0; i < HEAD_DIM / 16; i++) load_query(qr[Q_REGISTERS ? i : 0], q, i, threadIdx.x / 32 % 4 * 16 + lane % 16, lane / 16);
+      __syncwarp();
+      if (lane == 0) mbar_arrive(s.q_empty + 8 * group);
+    }
+
+    // The last keys come first: only they can be out of range.
+    mbar_wait(s.k_full + 8 * k.slot, k.phase);
+    scores(x, q, qr, s.k + k.slot * KV_BYTES);
+    wgmma_wait<0>();
+    pin(x);
+    release(s.k_empty + 8 * k.slot, lane);
+    k.advance();
+    const int valid = p.sk - (key_tiles - 1) * TILE_N - 2 * (lane % 4);
+    if (valid < TILE_N) {
+#pragma unroll
+      for (int i = 0; i < TILE_N / 2; i++)
+        if (8 * (i / 4) + i % 2 >= valid) x[i] = __int_as_float((i32)0xff800000);
+    }
+    row_max(x, top);
+    exponentiate(x, top, c);
+    pack(prob, x, sum);
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 2; i++) o[i] = 0.f;
+
+    for (int key = key_tiles - 2; key >= 0; key--) {
+      mbar_wait(s.k_full + 8 * k.slot, k.phase);
+      if constexpr (PING_PONG) named_sync(ready, 256);
+      scores(x, q, qr, s.k + k.slot * KV_BYTES);
+      mbar_wait(s.v_full + 8 * v.slot, v.phase);
+      weighted_sum(o, prob, s.v + v.slot * KV_BYTES);
+      if constexpr (PING_PONG) named_arrive(next_ready, 256);
+      wgmma_wait<1>();
+      pin(x);
+
+      exponentiate(x, top, c);
+      pin(x); // the exponentials run while the product does
+      wgmma_wait<0>();
+      pin(o);
+      release(s.v_empty + 8 * v.slot, lane);
+      v.advance();
+
+      float part[2];
+      pack(prob, x, part);
+      if (__any_sync(FULL_WARP, !(part[0] + part[1] <= LARGEST<T>))) {
+        float now[2];
+        scores_again(x, q, qr, s.k + k.slot * KV_BYTES);
+        row_max(x, now);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+          now[h] = fmaxf(now[h], top[h]);
+          const float fade = ex2((top[h] - now[h]) * c);
+          top[h] = now[h];
+          sum[h] *= fade;
+#pragma unroll
+          for (int i = 0; i < HEAD_DIM / 8; i++) o[4 * i + 2 * h] *= fade, o[4 * i + 2 * h + 1] *= fade;
+        }
+        exponentiate(x, top, c);
+        pack(prob, x, part);
+      }
+      release(s.k_empty + 8 * k.slot, lane);
+      k.advance();
+      sum[0] += part[0];
+      sum[1] += part[1];
+    }
+    if constexpr (!Q_REGISTERS) {
+      if (lane == 0) mbar_arrive(s.q_empty + 8 * group);
+    }
+
+    mbar_wait(s.v_full + 8 * v.slot, v.phase);
+    weighted_sum(o, prob, s.v + v.slot * KV_BYTES);
+    wgmma_wait<0>();
+    pin(o);
+    release(s.v_empty + 8 * v.slot, lane);
+    v.advance();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      sum[h] += __shfl_xor_sync(FULL_WARP, sum[h], 1);
+      sum[h] = 1.f / (sum[h] + __shfl_xor_sync(FULL_WARP, sum[h], 2));
+    }
+    const Tile done = tile_at(p, index);
+    const int thread = thread_afresh();
+    attention_store<HEAD_DIM>(p, o, sum, (i64)done.batch * p.sq, done.query + thread / 32 * 16 + thread % 32 / 4, p.sq,
+                              done.head * HEAD_DIM, thread % 32);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_constant__ Params p) {
+  const Shared s = layout();
+  const int warp = __shfl_sync(FULL_WARP, threadIdx.x / 32, 0), group = warp / 4, lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < CONSUMERS; i++) {
+      mbar_init(s.q_full + 8 * i, 1);
+      mbar_init(s.q_empty + 8 * i, 4);
+    }
+    for (int i = 0; i < STAGES; i++) {
+      mbar_init(s.k_full + 8 * i, 1);
+      mbar_init(s.k_empty + 8 * i, READERS);
+      mbar_init(s.v_full + 8 * i, 1);
+      mbar_init(s.v_empty + 8 * i, READERS);
+    }
+    mbar_init_fence();
+  }
+  __syncthreads();
+
+  if (group == CONSUMERS) {
+    registers_shrink<PRODUCER_REGISTERS>();
+    if (warp == 4 * CONSUMERS && lane == 0) produce(p, s);
+  } else {
+    registers_grow<CONSUMER_REGISTERS>();
+    consume(p, s, group, lane);
+  }
+}

@@ -1,0 +1,75 @@
+-- Attention on wgmma with TMA: the long self-attention and the cross-attention of the diffusion transformer.
+
+local function aligned(p, name) -- TMA strides are multiples of 16 bytes
+  return p[name .. "_token"] % 8 == 0 and p[name .. "_head"] % 8 == 0 and p[name .. "_batch"] % 8 == 0
+end
+
+-- (64 channels, token, panel of 64 channels, head, batch): one copy brings all panels of a tile, each swizzled by itself.
+local function map(p, name, tokens, box_tokens)
+  local head, batch = p[name .. "_head"] * 2, p[name .. "_batch"] * 2
+  if p.heads == 1 then head = p.head_dim * 2 end -- never stepped over, but the driver wants strides above zero
+  if p.batch == 1 then batch = p[name .. "_token"] * 2 * tokens end
+  return {
+    operand = name,
+    dims = { 64, tokens, p.head_dim // 64, p.heads, p.batch },
+    strides = { p[name .. "_token"] * 2, 128, head, batch },
+    box = { 64, box_tokens, p.head_dim // 64, 1, 1 },
+    swizzle = 128,
+    l2 = 256,
+  }
+end
+
+-- What goes with each tile of keys: three warpgroups of 64 queries have 160 registers a thread, two have 232.
+local shapes = {
+  [80] = { consumers = 3, stages = 4, q_registers = 0, ping_pong = 1 },
+  [64] = { consumers = 3, stages = 4, q_registers = 0, ping_pong = 1 },
+  [128] = { consumers = 2, stages = 3, q_registers = 1, ping_pong = 0 },
+}
+
+local function smem(p, t)
+  local s = shapes[t.tile_n]
+  return 2 * p.head_dim * (64 * s.consumers + 2 * s.stages * t.tile_n) + 16 * s.consumers + 32 * s.stages
+end
+
+local function tiles(p, t)
+  local rows = 64 * shapes[t.tile_n].consumers
+  return (p.sq + rows - 1) // rows * p.heads * p.batch
+end
+
+return {
+  implements = "attention",
+  uses = { "hopper.cuh", "attention_output.cuh" },
+  arch_min = 90,
+  arch_max = 90,
+  arch_specific = true,
+  row_epilogue = false,
+  accepts = function(p)
+    return (p.dtype == "bf16" or p.dtype == "f16") and (p.head_dim == 64 or p.head_dim == 128) and not p.causal and p.bias_mode == "none"
+      and not p.has_kv_len and p.scale > 0 and aligned(p, "q") and aligned(p, "k") and aligned(p, "v")
+  end,
+  tunables = { tile_n = { 80, 64, 128 } },
+  valid = function(p, t) return smem(p, t) <= t.smem_limit end,
+  constants = function(p, t)
+    local s = shapes[t.tile_n]
+    return {
+      { "T", p.dtype }, { "HEADS", p.heads }, { "HEAD_DIM", p.head_dim }, { "TILE_N", t.tile_n }, { "STAGES", s.stages },
+      { "CONSUMERS", s.consumers }, { "Q_REGISTERS", s.q_registers }, { "PING_PONG", s.ping_pong },
+    }
+  end,
+  params = { { "tm_q", "tmap" }, { "tm_k", "tmap" }, { "tm_v", "tmap" }, { "sq", "i32" }, { "sk", "i32" }, { "batch", "i32" }, { "scale", "f32" } },
+  launch = function(p, t)
+    return {
+      grid = { math.min(tiles(p, t), t.sms or 132), 1, 1 },
+      block = 128 * (shapes[t.tile_n].consumers + 1),
+      smem = smem(p, t),
+      tmaps = { tm_q = map(p, "q", p.sq, 64), tm_k = map(p, "k", p.sk, t.tile_n), tm_v = map(p, "v", p.sk, t.tile_n) },
+    }
+  end,
+  cost = function(p, t, hw)
+    local rows = 64 * shapes[t.tile_n].consumers
+    local keys = (p.sk + t.tile_n - 1) // t.tile_n * t.tile_n
+    local share = rows == 192 and 0.72 or 0.68 -- of the nominal rate: what the power cap leaves
+    local tile = 4.0 * rows * keys * p.head_dim / (share * hw.tensor_tflops * 1e12 / hw.sms)
+    return (tiles(p, t) + hw.sms - 1) // hw.sms * (tile + 1e-6) + 3e-6 -- filling and draining the pipeline once a tile
+  end,
+}
