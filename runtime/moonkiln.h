@@ -29,6 +29,7 @@ typedef struct mk_generate_options {
   double guidance_low, guidance_high; /* negative: the model's default; 1 switches the second pass off for that expert */
   double shift;         /* 0: the model's default */
   const char *sampler;  /* "unipc", "dpm++", "euler" */
+  const char *grid;     /* where the steps lie: "original" (NULL) as Wan's own code, "diffusers" as Diffusers' schedulers */
   int64_t seed;         /* >= 0 */
   const char *rng;      /* "cpu" or "cuda": PyTorch's generators */
   const char *backend;  /* "cpu", "cuda", or NULL: cuda if there is a GPU */
@@ -49,6 +50,7 @@ typedef struct mk_callbacks {
 
 typedef struct mk_result {
   char message[2048]; /* what went wrong, "" if nothing did */
+  char path[1024];    /* the file written: `out`, or a .y4m beside it where .mp4 cannot be encoded */
   double text_seconds, load_seconds, denoise_seconds, decode_seconds; /* where the time went */
   int64_t steps_done;
 } mk_result;

@@ -16,6 +16,7 @@ typedef struct mk_session_ops {
   bool (*write)(mk_session *s, const mk_tensor *value, mk_status *st);
   /* Runs a program by name: "prompt" or an entry. Asynchronous on the GPU until read. */
   bool (*run)(mk_session *s, const char *program, mk_status *st);
+  bool (*wait)(mk_session *s, mk_status *st); /* until everything asked for is done */
   /* Describes an input, output or state (data NULL). */
   bool (*describe)(mk_session *s, const char *name, mk_tensor *out);
   /* Waits, then copies an output or state out, converted to f32 (i32 stays i32); bytes must match. */

@@ -36,12 +36,24 @@ void mk_cpu_unary(const mk_cpu_call *c) {
 
 static void binary_run(mk_op op, float *y, const float *a, const float *b, int64_t n, int64_t sa, int64_t sb) {
   switch (op) {
-    case MK_OP_ADD: for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb]; break;
-    case MK_OP_SUB: for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb]; break;
-    case MK_OP_MUL: for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb]; break;
-    case MK_OP_DIV: for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] / b[i * sb]; break;
-    case MK_OP_MAX: for (int64_t i = 0; i < n; i++) y[i] = fmaxf(a[i * sa], b[i * sb]); break;
-    case MK_OP_MIN: for (int64_t i = 0; i < n; i++) y[i] = fminf(a[i * sa], b[i * sb]); break;
+    case MK_OP_ADD:
+      for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+      break;
+    case MK_OP_SUB:
+      for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+      break;
+    case MK_OP_MUL:
+      for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
+      break;
+    case MK_OP_DIV:
+      for (int64_t i = 0; i < n; i++) y[i] = a[i * sa] / b[i * sb];
+      break;
+    case MK_OP_MAX:
+      for (int64_t i = 0; i < n; i++) y[i] = fmaxf(a[i * sa], b[i * sb]);
+      break;
+    case MK_OP_MIN:
+      for (int64_t i = 0; i < n; i++) y[i] = fminf(a[i * sa], b[i * sb]);
+      break;
     default: break;
   }
 }

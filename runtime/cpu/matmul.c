@@ -34,7 +34,8 @@ bool mk_cpu_attention(const mk_cpu_call *c, mk_status *st) {
   enum { QUERIES = 256 };
   const mk_node *n = c->node, *kn = &c->g->nodes[n->args[1]];
   int r = n->rank;
-  int64_t batch = r == 4 ? n->dims[0] : 1, sq = n->dims[r - 3], heads = n->dims[r - 2], dim = n->dims[r - 1], sk = kn->dims[r - 3];
+  int64_t batch = r == 4 ? n->dims[0] : 1, sq = n->dims[r - 3], heads = n->dims[r - 2], dim = n->dims[r - 1],
+          sk = kn->dims[r - 3];
   const float *bias = n->attr.has_bias ? c->in[3] : NULL;
   bool relative = bias && c->g->nodes[n->args[3]].rank == 2;
   int64_t kv_len = sk, row = heads * dim;
@@ -62,7 +63,7 @@ bool mk_cpu_attention(const mk_cpu_call *c, mk_status *st) {
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < count; i++) {
           int64_t limit = n->attr.causal && q0 + i + 1 < kv_len ? q0 + i + 1 : kv_len;
-          const float *bias_row = !bias     ? NULL
+          const float *bias_row = !bias      ? NULL
                                   : relative ? bias + h * (sq + sk - 1) - (q0 + i) + sq - 1
                                              : bias + (h * sq + q0 + i) * sk;
           softmax_row(scores + i * sk, sk, limit, n->attr.scale, bias_row);
@@ -77,7 +78,8 @@ bool mk_cpu_attention(const mk_cpu_call *c, mk_status *st) {
 }
 
 /* One output pixel's patch in the weights' order (kt, kh, kw, cin); zeros outside the input. */
-static void gather_patch(float *patch, const float *x, const mk_node *in, const mk_node *w, const int16_t *pad, const int64_t *at) {
+static void gather_patch(float *patch, const float *x, const mk_node *in, const mk_node *w, const int16_t *pad,
+                         const int64_t *at) {
   int64_t ch = in->dims[3];
   for (int64_t t = 0; t < w->dims[1]; t++)
     for (int64_t i = 0; i < w->dims[2]; i++)

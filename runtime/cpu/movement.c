@@ -62,8 +62,7 @@ void mk_cpu_concat(const mk_cpu_call *c) {
   int64_t row = mk_node_count(n) / outer, at = 0;
   for (int a = 0; a < n->nargs; a++) {
     int64_t piece = mk_node_count(&c->g->nodes[n->args[a]]) / outer;
-    for (int64_t o = 0; o < outer; o++)
-      memcpy(c->out + o * row + at, c->in[a] + o * piece, (size_t)piece * sizeof *c->out);
+    for (int64_t o = 0; o < outer; o++) memcpy(c->out + o * row + at, c->in[a] + o * piece, (size_t)piece * sizeof *c->out);
     at += piece;
   }
 }

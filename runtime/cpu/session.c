@@ -109,7 +109,8 @@ static buffer *fetch_weight(const mk_node *n, const mk_source *weights, mk_statu
     return NULL;
   }
   if (t.rank != n->rank || memcmp(t.dims, n->dims, sizeof *t.dims * (size_t)t.rank) || t.dtype != n->dtype) {
-    mk_fail(st, MK_EINPUT, "%s: tensor '%s' changed its shape or dtype since the graph was built", t.where ? t.where : "?", n->name);
+    mk_fail(st, MK_EINPUT, "%s: tensor '%s' changed its shape or dtype since the graph was built", t.where ? t.where : "?",
+            n->name);
     return NULL;
   }
   buffer *b = buffer_new(value_bytes(n), st);
@@ -143,9 +144,7 @@ static bool compute(cpu_session *s, const mk_node *n, buffer *out, mk_status *st
         case MK_CLASS_UNARY: mk_cpu_unary(&c); break;
         case MK_CLASS_BINARY: mk_cpu_binary(&c); break;
         case MK_CLASS_REDUCE: mk_cpu_reduce(&c); break;
-        default:
-          mk_fail(st, MK_EINTERNAL, "the CPU backend has no operation '%s'", mk_op_name(n->op));
-          ok = false;
+        default: mk_fail(st, MK_EINTERNAL, "the CPU backend has no operation '%s'", mk_op_name(n->op)); ok = false;
       }
   }
   if (args != in) free(args);
@@ -329,7 +328,7 @@ static bool cpu_reset(mk_session *base, mk_status *st) {
   return true;
 }
 
-static bool cpu_park(mk_session *s, mk_status *st) { return (void)s, (void)st, true; }
+static bool nothing_to_do(mk_session *s, mk_status *st) { return (void)s, (void)st, true; }
 
 static void cpu_close(mk_session *base) {
   cpu_session *s = (cpu_session *)base;
@@ -340,8 +339,16 @@ static void cpu_close(mk_session *base) {
   free(s);
 }
 
-static const mk_session_ops cpu_ops = {cpu_load,  cpu_write, cpu_run,  cpu_describe, cpu_read,
-                                       cpu_reset, cpu_park,  cpu_park, cpu_close};
+static const mk_session_ops cpu_ops = {.load = cpu_load,
+                                       .write = cpu_write,
+                                       .run = cpu_run,
+                                       .wait = nothing_to_do,
+                                       .describe = cpu_describe,
+                                       .read = cpu_read,
+                                       .reset = cpu_reset,
+                                       .park = nothing_to_do,
+                                       .unpark = nothing_to_do,
+                                       .close = cpu_close};
 
 mk_session *mk_cpu_session_open(const mk_graph *g, mk_status *st) {
   cpu_session *s = calloc(1, sizeof *s);

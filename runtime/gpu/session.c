@@ -183,9 +183,12 @@ static void session_close(mk_session *base) {
   free(s);
 }
 
+static bool session_wait(mk_session *base, mk_status *st) { return mk_gpu_wait(((mk_gpu_session *)base)->d, st); }
+
 static const mk_session_ops ops = {.load = session_load,
                                    .write = session_write,
                                    .run = session_run,
+                                   .wait = session_wait,
                                    .describe = session_describe,
                                    .read = session_read,
                                    .reset = session_reset,

@@ -52,16 +52,35 @@ bool mk_encode_text(mk_stage *s, const int32_t *ids, int count, int length, floa
   return ok;
 }
 
-bool mk_expert_hand_over(mk_stage *from, mk_stage *to, mk_status *st) {
-  static const char *const states[] = {"latents", "last", "m1", "m2"};
-  int64_t count = mk_stage_count(from, states[0]);
-  float *copy = malloc((size_t)count * sizeof *copy);
-  if (!copy) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+static const char *const history_states[] = {"latents", "last", "m1", "m2"};
+enum { HISTORY = sizeof history_states / sizeof *history_states };
+
+bool mk_expert_save(mk_stage *s, mk_history *h, mk_status *st) {
+  if (!h->values) {
+    h->count = mk_stage_count(s, history_states[0]);
+    h->values = malloc((size_t)(h->count * HISTORY) * sizeof *h->values);
+    if (!h->values) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  }
   bool ok = true;
-  for (size_t i = 0; ok && i < sizeof states / sizeof *states; i++)
-    ok = mk_stage_read(from, states[i], copy, count, st) > 0 && mk_stage_write(to, states[i], copy, st);
-  free(copy);
+  for (int i = 0; ok && i < HISTORY; i++)
+    ok = mk_stage_read(s, history_states[i], h->values + i * h->count, h->count, st) == h->count;
   return ok;
+}
+
+bool mk_expert_restore(mk_stage *s, const mk_history *h, mk_status *st) {
+  bool ok = true;
+  for (int i = 0; ok && i < HISTORY; i++) ok = mk_stage_write(s, history_states[i], h->values + i * h->count, st);
+  return ok;
+}
+
+void mk_history_free(mk_history *h) {
+  free(h->values);
+  *h = (mk_history){0};
+}
+
+bool mk_expert_step(mk_stage *s, int32_t step, const float coefficients[16], mk_status *st) {
+  return mk_stage_write(s, "step", &step, st) && mk_stage_write(s, "coefficients", coefficients, st) &&
+         s->session->ops->run(s->session, "step", st) && s->session->ops->wait(s->session, st);
 }
 
 int mk_decode_frame(mk_stage *s, const float *z, int64_t channels, int64_t frames, int64_t plane, int64_t index, float *out,

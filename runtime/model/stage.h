@@ -25,8 +25,19 @@ int64_t mk_stage_count(mk_stage *s, const char *name);
 /* TEXT: hidden states, f32 [length, dim], of `count` ids padded to `length`; rows from count on are zero. */
 bool mk_encode_text(mk_stage *s, const int32_t *ids, int count, int length, float *hidden, int64_t room, mk_status *st);
 
-/* DIT: latents and the solver's history move from one expert to the other, through host memory. */
-bool mk_expert_hand_over(mk_stage *from, mk_stage *to, mk_status *st);
+/* DIT: the latents and the solver's history, kept in host memory while experts change. Zero-initialise; free with
+ * mk_history_free. */
+typedef struct mk_history {
+  float *values; /* latents, last, m1, m2, one after the other */
+  int64_t count; /* elements of one */
+} mk_history;
+bool mk_expert_save(mk_stage *s, mk_history *h, mk_status *st);
+bool mk_expert_restore(mk_stage *s, const mk_history *h, mk_status *st);
+void mk_history_free(mk_history *h);
+
+/* DIT: one diffusion step. coefficients: sigma, c[5], d[4], guidance (runtime/model/schedule.h), then zeros. Waits for its end.
+ */
+bool mk_expert_step(mk_stage *s, int32_t step, const float coefficients[16], mk_status *st);
 
 /* VAE: latent frame `index` of z (f32 [channels, frames, height, width]) becomes 1 (index 0) or 4 frames, f32
  * [n, 8 height, 8 width, 3] in [-1, 1], written to out. Frames must be asked for in order. Returns n, 0 on failure. */

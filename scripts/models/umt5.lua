@@ -8,7 +8,7 @@ local config = params.config or {}
 local function extent(name, axis) return nn.extent(names(name .. ".weight"), axis) end
 local function count_layers()
   local n = 0
-  while has_weight(names(("blocks.%d.norm1.weight"):format(n))) do n = n + 1 end
+  while extent(("blocks.%d.norm1"):format(n), 1) do n = n + 1 end
   return n > 0 and n or nil
 end
 local dim = config.d_model or extent("token_embedding", 2) or 4096

@@ -2,7 +2,7 @@
 -- Activations are channels-last [frames, height, width, channels]. Two entries share the weights and the kept frames:
 -- "first" makes one frame from latent frame 0, "next" makes four from each later one.
 --
--- params: config (vae/config.json; the original layout has none: sizes are then read off the weights), height, width (of the latent), policy.
+-- params: config (vae/config.json; none in the original layout: sizes then come from the weights), height, width (of the latent), policy.
 local nn, names, policy = include("nn.lua"), include("names.lua").vae(), include("policy.lua")
 
 local config = params.config or {}

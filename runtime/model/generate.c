@@ -1,0 +1,239 @@
+/* Prompt in, video out: the order of the phases, and who owns what in each. */
+#include "runtime/moonkiln.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/backend.h"
+#include "runtime/base/log.h"
+#include "runtime/model/noise.h"
+#include "runtime/model/request.h"
+#include "runtime/model/stage.h"
+#include "runtime/model/video.h"
+
+typedef struct job {
+  const mk_generate_options *o;
+  const mk_callbacks *callbacks;
+  mk_result *result;
+  mk_status st;
+  mk_request request;
+  mk_backend *backend;
+  const char *policy;
+  mk_history history; /* the solver's, while experts change */
+  mk_video *video;
+  mk_tensor final; /* the latents, for the video's writer */
+  int64_t context_values;
+  float *context[2]; /* hidden states of prompt and negative prompt, [512, text_dim] */
+  float *latents;    /* [channels, frames, height, width] */
+  const char *phase;
+  double phase_start;
+} job;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void begin(job *j, const char *phase) {
+  j->phase = phase;
+  j->phase_start = now();
+}
+
+/* Reports progress; false when the caller asked to stop. */
+static bool tick(job *j, int64_t done, int64_t total) {
+  const mk_callbacks *c = j->callbacks;
+  if (c && c->progress) c->progress(c->user, j->phase, done, total, now() - j->phase_start);
+  if (!c || !c->stop || !c->stop(c->user)) return true;
+  mk_fail(&j->st, MK_EINTERRUPTED, "stopped while %s; no video was written, compiled kernels are kept", j->phase);
+  return false;
+}
+
+static bool load_tick(void *user, const char *what, int64_t done, int64_t total) {
+  (void)what;
+  return tick(user, done, total);
+}
+
+static void take(double *slot, const job *j) { *slot += now() - j->phase_start; }
+
+static bool no_memory(job *j) { return mk_fail(&j->st, MK_ENOMEM, "out of host memory"), false; }
+
+/* The file is opened before any heavy work, so that a folder that cannot be written is known at once. */
+static bool open_output(job *j) {
+  const mk_request *r = &j->request;
+  j->final = (mk_tensor){.name = "latents",
+                         .dtype = MK_F32,
+                         .rank = 4,
+                         .dims = {MK_LATENT_CHANNELS, r->latent_frames, r->latent_height, r->latent_width},
+                         .data = j->latents};
+  j->final.bytes = (size_t)mk_dims_count(j->final.dims, 4) * sizeof(float);
+  mk_video_options o = {.width = r->width, .height = r->height, .frames = r->frames, .fps = r->fps, .latents = &j->final};
+  j->video = mk_video_open(j->o->out, &o, &j->st);
+  return j->video != NULL;
+}
+
+static bool finish_output(job *j) {
+  snprintf(j->result->path, sizeof j->result->path, "%s", mk_video_path(j->video));
+  bool ok = mk_video_finish(j->video, &j->st);
+  j->video = NULL;
+  return ok;
+}
+
+/* ---- phases */
+
+static bool encode_prompts(job *j) {
+  const mk_request *r = &j->request;
+  mk_stage text = {0};
+  mk_network_options o = {.config_json = r->text.config, .weights = r->text.shapes, .policy = j->policy};
+  begin(j, "loading the text encoder");
+  if (!mk_stage_open(&text, j->backend, MK_NET_TEXT, &o, r->text.source, load_tick, j, &j->st)) return false;
+  take(&j->result->load_seconds, j);
+  begin(j, "encoding the prompt");
+  int64_t room = mk_stage_count(&text, "hidden");
+  bool ok = true;
+  for (int i = 0; ok && i < 1 + r->guided; i++) {
+    j->context[i] = malloc((size_t)room * sizeof(float));
+    ok = j->context[i] ? mk_encode_text(&text, r->ids[i], r->id_count[i], MK_TEXT_LENGTH, j->context[i], room, &j->st)
+                       : no_memory(j);
+    ok = ok && tick(j, i + 1, 1 + r->guided);
+  }
+  j->context_values = room;
+  mk_stage_close(&text);
+  take(&j->result->text_seconds, j);
+  return ok;
+}
+
+static bool open_expert(job *j, int which, mk_stage *s) {
+  const mk_request *r = &j->request;
+  mk_network_options o = {.config_json = r->dit[which].config,
+                          .weights = r->dit[which].shapes,
+                          .frames = r->latent_frames,
+                          .height = r->latent_height,
+                          .width = r->latent_width,
+                          .steps = r->schedule.steps,
+                          .guided = r->guided,
+                          .policy = j->policy};
+  begin(j, !r->dit[1].source ? "loading the transformer"
+           : which           ? "loading the low-noise expert"
+                             : "loading the high-noise expert");
+  if (!mk_stage_open(s, j->backend, MK_NET_DIT, &o, r->dit[which].source, load_tick, j, &j->st)) return false;
+  int64_t room = mk_stage_count(s, "context");
+  bool ok = room == j->context_values;
+  if (!ok)
+    mk_fail(&j->st, MK_EINPUT,
+            "the text encoder gives %lld values a token and the transformer reads %lld: they are of different models",
+            (long long)(j->context_values / MK_TEXT_LENGTH), (long long)(room / MK_TEXT_LENGTH));
+  ok = ok && mk_stage_write(s, "timesteps", r->timesteps, &j->st) && mk_stage_write(s, "context", j->context[0], &j->st) &&
+       (!r->guided || mk_stage_write(s, "context_negative", j->context[1], &j->st)) &&
+       s->session->ops->run(s->session, "prompt", &j->st);
+  if (!ok) mk_stage_close(s);
+  take(&j->result->load_seconds, j);
+  return ok;
+}
+
+/* Brings expert `which` to work: opens it at its first step, takes over the other one's state, frees or parks the other one. */
+static bool switch_expert(job *j, mk_stage experts[2], int from, int which) {
+  mk_stage *to = &experts[which];
+  if (from >= 0 && j->o->offload && !mk_expert_save(&experts[from], &j->history, &j->st)) return false;
+  if (from >= 0 && j->o->offload) mk_stage_close(&experts[from]);
+  if (!to->session && !open_expert(j, which, to)) return false;
+  if (from < 0) return mk_stage_write(to, "latents", j->latents, &j->st);
+  if (!j->o->offload && !mk_expert_save(&experts[from], &j->history, &j->st)) return false;
+  return mk_expert_restore(to, &j->history, &j->st);
+}
+
+static bool denoise(job *j) {
+  const mk_request *r = &j->request;
+  const mk_schedule *s = &r->schedule;
+  mk_stage experts[2] = {{0}};
+  bool ok = true, used[2] = {false, false};
+  int64_t count = MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
+  for (int i = 0; i < s->steps; i++) used[s->step[i].expert] = true;
+  for (int e = 0; ok && !j->o->offload && e < 2; e++) /* all resident before the first step */
+    if (used[e]) ok = open_expert(j, e, &experts[e]);
+  double loaded = j->result->load_seconds, start = now();
+  int active = -1;
+  for (int i = 0; ok && i < s->steps; i++) {
+    int which = s->step[i].expert;
+    if (which != active) ok = switch_expert(j, experts, active, which);
+    active = which;
+    j->phase = "denoising"; /* loading an expert on the way is not the steps' time */
+    j->phase_start = start + (j->result->load_seconds - loaded);
+    float coefficients[MK_COEFFICIENTS];
+    mk_schedule_coefficients(&s->step[i], coefficients);
+    ok = ok && mk_expert_step(&experts[which], i, coefficients, &j->st);
+    if (ok) j->result->steps_done = i + 1;
+    ok = ok && tick(j, i + 1, s->steps);
+  }
+  take(&j->result->denoise_seconds, j);
+  ok = ok && mk_stage_read(&experts[active], "latents", j->latents, count, &j->st) == count;
+  for (int e = 0; e < 2; e++) mk_stage_close(&experts[e]);
+  return ok;
+}
+
+/* Decodes frame by frame into the video file, which appears when it is whole. */
+static bool decode(job *j) {
+  const mk_request *r = &j->request;
+  int64_t plane = r->latent_height * r->latent_width, pixels = r->width * r->height;
+  mk_stage vae = {0};
+  mk_network_options o = {.config_json = r->vae.config,
+                          .weights = r->vae.shapes,
+                          .height = r->latent_height,
+                          .width = r->latent_width,
+                          .policy = j->policy};
+  begin(j, "loading the decoder");
+  if (!mk_stage_open(&vae, j->backend, MK_NET_VAE, &o, r->vae.source, load_tick, j, &j->st)) return false;
+  take(&j->result->load_seconds, j);
+  begin(j, "decoding");
+  float *chunk = malloc((size_t)(pixels * 3 * 4) * sizeof *chunk);
+  bool ok = chunk != NULL || no_memory(j);
+  for (int64_t f = 0; ok && f < r->latent_frames; f++) {
+    int n = mk_decode_frame(&vae, j->latents, MK_LATENT_CHANNELS, r->latent_frames, plane, f, chunk, pixels * 3 * 4, &j->st);
+    ok = n > 0 && mk_video_frames(j->video, chunk, n, &j->st) && tick(j, f + 1, r->latent_frames);
+  }
+  free(chunk);
+  mk_stage_close(&vae);
+  take(&j->result->decode_seconds, j);
+  return ok;
+}
+
+static bool draw_noise(job *j) {
+  const mk_request *r = &j->request;
+  int64_t count = MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
+  j->latents = malloc((size_t)count * sizeof *j->latents);
+  if (!j->latents) return no_memory(j);
+  if (j->o->rng && !strcmp(j->o->rng, "cuda"))
+    mk_noise_cuda((uint64_t)j->o->seed, MK_NOISE_GRID_H100, j->latents, (size_t)count);
+  else
+    mk_noise_cpu((uint64_t)j->o->seed, j->latents, (size_t)count);
+  return true;
+}
+
+/* ---- the public functions */
+
+void mk_generate_defaults(mk_generate_options *o) {
+  *o = (mk_generate_options){
+      .out = "video.mp4", .width = 1280, .height = 720, .frames = 81, .guidance_low = -1, .guidance_high = -1};
+}
+
+int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result) {
+  mk_result ignored;
+  job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
+  *j.result = (mk_result){0};
+  bool ok = mk_request_open(&j.request, o, &j.st) && draw_noise(&j) && open_output(&j);
+  if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
+  if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
+  ok = ok && encode_prompts(&j) && denoise(&j) && decode(&j) && finish_output(&j);
+  mk_video_discard(j.video);
+  mk_backend_close(j.backend);
+  mk_history_free(&j.history);
+  for (int i = 0; i < 2; i++) free(j.context[i]);
+  free(j.latents);
+  mk_request_close(&j.request);
+  snprintf(j.result->message, sizeof j.result->message, "%s", ok ? "" : j.st.message);
+  return ok ? 0 : (int)j.st.code;
+}
+
+const char *mk_version(void) { return "0.1.0"; }

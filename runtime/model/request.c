@@ -1,0 +1,153 @@
+#include "runtime/model/request.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/arena.h"
+#include "runtime/base/log.h"
+#include "runtime/model/model_graphs.h"
+#include "runtime/model/text_clean.h"
+
+static bool check_sizes(const mk_generate_options *o, mk_status *st) {
+  if (o->width < 16 || o->height < 16 || o->width % 16 || o->height % 16 || o->width > 16384 || o->height > 16384)
+    return mk_fail(st, MK_EINPUT, "size %lldx%lld: width and height must be multiples of 16, from 16 to 16384",
+                   (long long)o->width, (long long)o->height),
+           false;
+  if (o->frames < 1 || o->frames > 4096 || o->frames % 4 != 1)
+    return mk_fail(st, MK_EINPUT, "frames %lld: must be 4n + 1 (1, 5, ... 81, ...), at most 4093", (long long)o->frames), false;
+  if (o->steps < 0 || o->steps > 1000)
+    return mk_fail(st, MK_EINPUT, "steps %lld: must be from 1 to 1000", (long long)o->steps), false;
+  if (o->seed < 0) return mk_fail(st, MK_EINPUT, "seed %lld: must not be negative", (long long)o->seed), false;
+  const double guidance[2] = {o->guidance_low, o->guidance_high};
+  for (int i = 0; i < 2; i++)
+    if (!isfinite(guidance[i]) || guidance[i] > 1000)
+      return mk_fail(st, MK_EINPUT, "guidance %g: must be a number from 0 to 1000", guidance[i]), false;
+  if (!isfinite(o->shift) || o->shift < 0 || o->shift > 1000)
+    return mk_fail(st, MK_EINPUT, "shift %g: must be greater than 0, at most 1000", o->shift), false;
+  if (!isfinite(o->fps) || o->fps < 0 || o->fps > 1000)
+    return mk_fail(st, MK_EINPUT, "fps %g: must be from 1 to 1000", o->fps), false;
+  if (o->rng && strcmp(o->rng, "cpu") && strcmp(o->rng, "cuda"))
+    return mk_fail(st, MK_EINPUT, "rng '%s' is unknown; use cpu or cuda", o->rng), false;
+  return true;
+}
+
+/* Cleans and tokenizes one prompt. */
+static bool tokenize(mk_request *r, int which, const char *text, const mk_tokenizer *t, mk_status *st) {
+  const char *what = which ? "negative prompt" : "prompt";
+  mk_arena arena = {0};
+  bool truncated = false;
+  const char *clean = mk_text_clean(&arena, text, strlen(text), what, st);
+  if (clean) r->id_count[which] = mk_tokenizer_encode(t, clean, r->ids[which], MK_TEXT_LENGTH, &truncated, st);
+  mk_arena_free(&arena);
+  if (!clean || r->id_count[which] < 0) return mk_fail_context(st, "%s", what), false;
+  if (truncated) mk_log(MK_LOG_WARNING, "the %s is longer than %d tokens: the end is cut off", what, MK_TEXT_LENGTH);
+  return true;
+}
+
+/* With made-up weights there is no vocabulary: bytes stand in for tokens. */
+static void byte_ids(mk_request *r, int which, const char *text) {
+  int n = 0;
+  for (; text[n] && n < MK_TEXT_LENGTH - 1; n++) r->ids[which][n] = 4 + (unsigned char)text[n];
+  r->ids[which][n] = 1;
+  r->id_count[which] = n + 1;
+}
+
+static bool no_tensor(void *self, const char *name, mk_tensor *out) { return (void)self, (void)name, (void)out, false; }
+static bool no_fetch(void *self, const char *name, mk_tensor *out, mk_status *st) {
+  (void)self, (void)out;
+  return mk_fail(st, MK_EINTERNAL, "made-up weights have no tensor '%s' in host memory", name), false;
+}
+
+static bool open_synthetic(mk_request *r, const mk_generate_options *o, mk_model_defaults *defaults, double *boundary,
+                           mk_status *st) {
+  const char *name = o->config ? o->config : "a14b", *config = mk_published_config(name);
+  if (!config) return mk_fail(st, MK_EINPUT, "config '%s' is unknown; use a14b, 14b or 1.3b", name), false;
+  bool two = !strcmp(name, "a14b");
+  r->synthetic = (mk_source){.describe = no_tensor, .fetch = no_fetch, .synthetic_seed = o->synthetic_seed};
+  r->text = r->vae = (mk_part){NULL, &r->synthetic, NULL};
+  r->dit[0] = (mk_part){config, &r->synthetic, NULL};
+  if (two) r->dit[1] = r->dit[0];
+  *boundary = two ? 0.875 : 0;
+  *defaults = (mk_model_defaults){.name = name,
+                                  .steps = two ? 40 : 50,
+                                  .frames = 81,
+                                  .fps = 16,
+                                  .shift = two ? 12.0 : 5.0,
+                                  .guidance = {two ? 4.0 : 5.0, two ? 3.0 : 5.0}};
+  byte_ids(r, 0, o->prompt);
+  byte_ids(r, 1, o->negative ? o->negative : "");
+  return true;
+}
+
+static mk_part part_of(mk_checkpoint *c) {
+  return c ? (mk_part){mk_checkpoint_config(c), mk_checkpoint_source(c), mk_checkpoint_source(c)} : (mk_part){0};
+}
+
+static bool open_model(mk_request *r, const mk_generate_options *o, mk_model_defaults *defaults, double *boundary,
+                       mk_status *st) {
+  if (!o->model) return mk_fail(st, MK_EINPUT, "a model folder is missing"), false;
+  r->model = mk_model_open(o->model, st);
+  if (!r->model) return false;
+  r->text = part_of(r->model->text_encoder);
+  r->vae = part_of(r->model->vae);
+  r->dit[0] = part_of(r->model->dit[0]);
+  r->dit[1] = part_of(r->model->dit[1]);
+  *defaults = r->model->defaults;
+  *boundary = r->model->boundary;
+  mk_tokenizer *t = mk_tokenizer_open(r->model->tokenizer, st);
+  bool ok =
+      t && tokenize(r, 0, o->prompt, t, st) && tokenize(r, 1, o->negative ? o->negative : mk_default_negative_prompt, t, st);
+  mk_tokenizer_close(t);
+  return ok;
+}
+
+static bool build_schedule(mk_request *r, const mk_generate_options *o, const mk_model_defaults *defaults, double boundary,
+                           mk_status *st) {
+  mk_schedule_options so = {.steps = o->steps ? (int)o->steps : defaults->steps,
+                            .shift = o->shift > 0 ? o->shift : defaults->shift,
+                            .boundary = boundary,
+                            .guidance = {o->guidance_high >= 0 ? o->guidance_high : defaults->guidance[0],
+                                         o->guidance_low >= 0 ? o->guidance_low : defaults->guidance[1]}};
+  const char *sampler = o->sampler ? o->sampler : "unipc", *grid = o->grid ? o->grid : "original";
+  if (!mk_sampler_parse(sampler, &so.sampler))
+    return mk_fail(st, MK_EINPUT, "sampler '%s' is unknown; use unipc, dpm++ or euler", sampler), false;
+  if (strcmp(grid, "original") && strcmp(grid, "diffusers"))
+    return mk_fail(st, MK_EINPUT, "grid '%s' is unknown; use original or diffusers", grid), false;
+  so.grid = strcmp(grid, "original") ? MK_GRID_DIFFUSERS : MK_GRID_ORIGINAL;
+  if (!mk_schedule_build(&so, &r->schedule, st)) return false;
+  r->timesteps = malloc((size_t)r->schedule.steps * sizeof *r->timesteps);
+  if (!r->timesteps) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  for (int i = 0; i < r->schedule.steps; i++) {
+    r->timesteps[i] = (float)r->schedule.step[i].timestep;
+    r->guided |= r->schedule.step[i].guidance != 1.0f;
+  }
+  return true;
+}
+
+bool mk_request_open(mk_request *r, const mk_generate_options *o, mk_status *st) {
+  *r = (mk_request){.width = o->width, .height = o->height, .frames = o->frames};
+  mk_model_defaults defaults = {0};
+  double boundary = 0;
+  bool ok = check_sizes(o, st);
+  if (ok && !o->prompt) ok = (mk_fail(st, MK_EINPUT, "a prompt is missing"), false);
+  ok = ok && (o->synthetic_seed ? open_synthetic(r, o, &defaults, &boundary, st) : open_model(r, o, &defaults, &boundary, st));
+  ok = ok && build_schedule(r, o, &defaults, boundary, st);
+  if (!ok) {
+    mk_request_close(r);
+    return false;
+  }
+  r->fps = o->fps > 0 ? o->fps : defaults.fps;
+  r->latent_frames = (o->frames - 1) / 4 + 1;
+  r->latent_height = o->height / 8;
+  r->latent_width = o->width / 8;
+  return true;
+}
+
+void mk_request_close(mk_request *r) {
+  mk_model_close(r->model);
+  mk_schedule_free(&r->schedule);
+  free(r->timesteps);
+  *r = (mk_request){0};
+}
