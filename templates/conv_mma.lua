@@ -86,8 +86,8 @@ return {
   -- Tensor cores as in matmul_mma, or the bytes that tiles fetch from L2 (about 1.4 x a copy's rate), where L1 serves half the pixels.
   cost = function(p, t, hw)
     local size, k = SIZE[p.dtype], k_of(p)
-    local rate = hw.tensor_tflops * 1e12 / size * 2 * (hw.arch >= 90 and hw.arch < 120 and 0.55 or 0.8)
-    rate = rate / (1 + 8 / t.tile_m + 8 / t.tile_n) * (row_bytes(p, t) == 128 and 1 or 0.97)
+    local rate = hw.tensor_tflops * 1e12 / size * 2 * (hw.arch >= 90 and hw.arch < 120 and 0.58 or 0.8)
+    rate = rate / (1 + 32 / t.tile_m + 32 / t.tile_n)
     if p.cin % (16 // size) ~= 0 then rate = rate / 8 end
     local waves = ceil_div(tiles(p, t), hw.sms)
     local compute = 2.0 * t.tile_m * t.tile_n * k / (rate / hw.sms)

@@ -32,8 +32,8 @@ struct window {
   __device__ __forceinline__ const T *at(int i, const tap &k) const {
     const i32 it = t[i] + k.t, ih = (hw[i] >> 16) + k.h, iw = (hw[i] & 65535) - 32768 + k.w;
     const bool inside = (u32)it < (u32)ti && (u32)ih < (u32)(hi * UPSAMPLE) && (u32)iw < (u32)(wi * UPSAMPLE);
-    const i32 pixel = (it * hi + ih / UPSAMPLE) * wi + iw / UPSAMPLE;
-    return inside && k.in_k ? x + ((i64)pixel * CIN + k.c) : nullptr;
+    if (!inside || !k.in_k) return nullptr;
+    return x + ((i64)((it * hi + ih / UPSAMPLE) * wi + iw / UPSAMPLE) * CIN + k.c);
   }
 
   __device__ __forceinline__ T value(int i, const tap &k) const {

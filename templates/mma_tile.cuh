@@ -70,12 +70,13 @@ struct row_stream {
   __device__ __forceinline__ void load(u32 stage_rows, int k_tile) const {
     const bool in_k = K % TILE_K == 0 || k_tile * TILE_K + my_chunk() * CHUNK < K;
     const T *src = mine + k_tile * TILE_K;
-#pragma unroll 4 /* not all: the multiples of ld would take the registers that the accumulators need */
+#pragma unroll
     for (int i = 0; i < ceil_div(ROWS, ROWS_A_PASS); i++) {
       const int row = my_first_row() + i * ROWS_A_PASS;
       if (ROWS % ROWS_A_PASS != 0 && row >= ROWS) break;
       cp_async16(stage_rows + chunk_offset(row, my_chunk()), src, in_k && i * ROWS_A_PASS < left);
       src += ROWS_A_PASS * ld;
+      asm volatile("" : "+l"(src)); /* else the multiples of ld are kept, in registers that the accumulators need */
     }
   }
 };
