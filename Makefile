@@ -26,7 +26,7 @@ CXXFLAGS += -fsanitize=address
 LDFLAGS += -fsanitize=address
 endif
 ifeq ($(UBSAN),1)
-CFLAGS += -fsanitize=undefined -fno-sanitize-recover=undefined
+CFLAGS += -fsanitize=undefined -fno-sanitize-recover=undefined -Wno-format-truncation -Wno-format-overflow
 LDFLAGS += -fsanitize=undefined
 endif
 
