@@ -28,7 +28,8 @@ void mk_tensor_file_close(mk_tensor_file *f) {
 static bool read_table(mk_tensor_file *f, mk_status *st) {
   if (mk_torch_zip_detect(&f->map)) return mk_torch_zip_read(f, st);
   if (f->map.bytes >= 4 && !memcmp(f->map.data, "\x80\x02\x8a\x0a", 4)) {
-    mk_fail(st, MK_EUNSUPPORTED, "%s: is in PyTorch's format from before version 1.6; load it with torch and save it again", f->path);
+    mk_fail(st, MK_EUNSUPPORTED, "%s: is in PyTorch's format from before version 1.6; load it with torch and save it again",
+            f->path);
     return false;
   }
   return mk_safetensors_read(f, st);
