@@ -82,18 +82,20 @@ static void y4m_discard(mk_video_sink *base) {
 }
 
 mk_video_sink *mk_y4m_open(const char *path, const mk_video_options *o, mk_rate rate, mk_status *st) {
-  y4m_sink *s = calloc(1, sizeof *s);
   size_t chroma = (size_t)((o->width + 1) / 2 * ((o->height + 1) / 2));
   size_t bytes = FRAME_BYTES + (size_t)(o->width * o->height) + 2 * chroma;
-  uint8_t *picture = malloc(bytes);
-  if (!s || !picture) {
+  y4m_sink *s = calloc(1, sizeof *s);
+  if (s) s->picture = malloc(bytes);
+  if (!s || !s->picture) {
     mk_fail(st, MK_ENOMEM, "cannot write %s: out of host memory", path);
-    free(picture);
     free(s);
     return NULL;
   }
-  memcpy(picture, FRAME, FRAME_BYTES);
-  *s = (y4m_sink){{false, y4m_frame, y4m_finish, y4m_discard}, NULL, o->width, o->height, picture, bytes};
+  s->base = (mk_video_sink){false, y4m_frame, y4m_finish, y4m_discard};
+  s->width = o->width;
+  s->height = o->height;
+  s->bytes = bytes;
+  memcpy(s->picture, FRAME, FRAME_BYTES);
   char header[128]; /* the matrix has no field: readers take BT.601 */
   int n = snprintf(header, sizeof header, "YUV4MPEG2 W%d H%d F%d:%d Ip A1:1 C420mpeg2 XYSCSS=420MPEG2 XCOLORRANGE=LIMITED\n",
                    (int)o->width, (int)o->height, rate.num, rate.den);
