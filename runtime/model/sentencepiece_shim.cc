@@ -43,5 +43,5 @@ const char *mk_spm_piece(const mk_spm *spm, int id, size_t *bytes, float *score,
           : p.IsUnused(id)  ? MK_SPM_UNUSED
           : p.IsByte(id)    ? MK_SPM_BYTE
                             : MK_SPM_TEXT;
-  return piece.data();  // a reference into the model, not a copy
+  return &piece[0];  // the model owns the string
 }
