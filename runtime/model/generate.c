@@ -81,12 +81,42 @@ static bool finish_output(job *j) {
   return ok;
 }
 
+/* What a network's graph is made from; each network takes what it needs. */
+static mk_network_options options_for(const job *j, const mk_part *part) {
+  const mk_request *r = &j->request;
+  return (mk_network_options){.config_json = part->config,
+                              .weights = part->shapes,
+                              .frames = r->latent_frames,
+                              .height = r->latent_height,
+                              .width = r->latent_width,
+                              .steps = r->schedule.steps,
+                              .guided = r->guided,
+                              .policy = j->policy};
+}
+
+/* Every network's weights are looked at before any heavy work: what is wrong with the last one's is known at once. */
+static bool check_networks(job *j) {
+  const mk_request *r = &j->request;
+  const struct {
+    mk_network network;
+    const mk_part *part;
+  } all[] = {{MK_NET_TEXT, &r->text}, {MK_NET_DIT, &r->dit[0]}, {MK_NET_DIT, &r->dit[1]}, {MK_NET_VAE, &r->vae}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    if (!all[i].part->source) continue;
+    mk_network_options o = options_for(j, all[i].part);
+    if (mk_network_check(all[i].network, &o, &j->st)) continue;
+    if (all[i].part->path) mk_fail_context(&j->st, "%s", all[i].part->path);
+    return false;
+  }
+  return true;
+}
+
 /* ---- phases */
 
 static bool encode_prompts(job *j) {
   const mk_request *r = &j->request;
   mk_stage text = {0};
-  mk_network_options o = {.config_json = r->text.config, .weights = r->text.shapes, .policy = j->policy};
+  mk_network_options o = options_for(j, &r->text);
   begin(j, "loading the text encoder");
   if (!mk_stage_open(&text, j->backend, MK_NET_TEXT, &o, r->text.source, load_tick, j, &j->st)) return false;
   take(&j->result->load_seconds, j);
@@ -107,14 +137,7 @@ static bool encode_prompts(job *j) {
 
 static bool open_expert(job *j, int which, mk_stage *s) {
   const mk_request *r = &j->request;
-  mk_network_options o = {.config_json = r->dit[which].config,
-                          .weights = r->dit[which].shapes,
-                          .frames = r->latent_frames,
-                          .height = r->latent_height,
-                          .width = r->latent_width,
-                          .steps = r->schedule.steps,
-                          .guided = r->guided,
-                          .policy = j->policy};
+  mk_network_options o = options_for(j, &r->dit[which]);
   begin(j, !r->dit[1].source ? "loading the transformer"
            : which           ? "loading the low-noise expert"
                              : "loading the high-noise expert");
@@ -178,11 +201,7 @@ static bool decode(job *j) {
   const mk_request *r = &j->request;
   int64_t plane = r->latent_height * r->latent_width, pixels = r->width * r->height;
   mk_stage vae = {0};
-  mk_network_options o = {.config_json = r->vae.config,
-                          .weights = r->vae.shapes,
-                          .height = r->latent_height,
-                          .width = r->latent_width,
-                          .policy = j->policy};
+  mk_network_options o = options_for(j, &r->vae);
   begin(j, "loading the decoder");
   if (!mk_stage_open(&vae, j->backend, MK_NET_VAE, &o, r->vae.source, load_tick, j, &j->st)) return false;
   take(&j->result->load_seconds, j);
@@ -225,7 +244,7 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   bool ok = mk_request_open(&j.request, o, &j.st) && draw_noise(&j) && open_output(&j);
   if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
   if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
-  ok = ok && encode_prompts(&j) && denoise(&j) && decode(&j) && finish_output(&j);
+  ok = ok && check_networks(&j) && encode_prompts(&j) && denoise(&j) && decode(&j) && finish_output(&j);
   mk_video_discard(j.video);
   mk_backend_close(j.backend);
   mk_history_free(&j.history);

@@ -48,3 +48,18 @@ mk_graph *mk_network_graph(mk_network network, const mk_network_options *options
   }
   return g;
 }
+
+bool mk_network_check(mk_network network, const mk_network_options *options, mk_status *st) {
+  const mk_source *s = options->weights;
+  mk_graph *g = mk_network_graph(network, options, st);
+  for (int i = 0; g && s && i < g->count && !mk_failed(st); i++) {
+    const mk_node *n = &g->nodes[i];
+    mk_tensor t;
+    if (n->op != MK_OP_INPUT || n->attr.rate != MK_RATE_LOAD || !s->fetch(s->self, n->name, &t, st)) continue;
+    if (t.dtype == MK_I32)
+      mk_fail(st, MK_EINPUT, "%s: tensor \"%s\" holds whole numbers; a weight must be F32, BF16 or F16", t.where ? t.where : "?",
+              n->name);
+  }
+  mk_graph_free(g);
+  return !mk_failed(st);
+}

@@ -66,8 +66,8 @@ static bool open_synthetic(mk_request *r, const mk_generate_options *o, mk_model
   if (!config) return mk_fail(st, MK_EINPUT, "config '%s' is unknown; use a14b, 14b or 1.3b", name), false;
   bool two = !strcmp(name, "a14b");
   r->synthetic = (mk_source){.describe = no_tensor, .fetch = no_fetch, .synthetic_seed = o->synthetic_seed};
-  r->text = r->vae = (mk_part){NULL, &r->synthetic, NULL};
-  r->dit[0] = (mk_part){config, &r->synthetic, NULL};
+  r->text = r->vae = (mk_part){.source = &r->synthetic};
+  r->dit[0] = (mk_part){.config = config, .source = &r->synthetic};
   if (two) r->dit[1] = r->dit[0];
   *boundary = two ? 0.875 : 0;
   *defaults = (mk_model_defaults){.name = name,
@@ -82,7 +82,8 @@ static bool open_synthetic(mk_request *r, const mk_generate_options *o, mk_model
 }
 
 static mk_part part_of(mk_checkpoint *c) {
-  return c ? (mk_part){mk_checkpoint_config(c), mk_checkpoint_source(c), mk_checkpoint_source(c)} : (mk_part){0};
+  if (!c) return (mk_part){0};
+  return (mk_part){mk_checkpoint_config(c), mk_checkpoint_source(c), mk_checkpoint_source(c), mk_checkpoint_path(c)};
 }
 
 static bool open_model(mk_request *r, const mk_generate_options *o, mk_model_defaults *defaults, double *boundary,

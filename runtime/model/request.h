@@ -12,6 +12,7 @@ typedef struct mk_part {   /* one network's description */
   const char *config;      /* JSON text; NULL: the script's own sizes */
   const mk_source *source; /* for loading */
   const mk_source *shapes; /* for building the graph; NULL: weights are taken as declared */
+  const char *path;        /* for messages; NULL with made-up weights */
 } mk_part;
 
 typedef struct mk_request {
