@@ -110,6 +110,8 @@ int cmd_compile(int argc, char **argv) {
   if (!mk_failed(&st))
     printf("%d kernels: %d from the cache, %d compiled, %d failed, %d with spills\n", t.kernels, t.hits, t.compiled, t.failed,
            t.spilling);
+  if (!mk_failed(&st) && t.compiled && !cache.writable)
+    mk_fail(&st, MK_EIO, "the cache folder %s could not be filled", mk_env_get()->cache_dir);
   if (!mk_failed(&st) && t.failed) mk_fail(&st, MK_ECOMPILE, "%d kernels did not compile", t.failed);
   for (int i = 0; i < ngraphs; i++) mk_graph_free(graphs[i]);
   mk_weights_close(w);

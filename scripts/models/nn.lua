@@ -8,6 +8,7 @@ function nn.weight(name, shape)
   local w = weights[name]
   if not w then
     w = weight(name, shape)
+    if w.dtype == "i32" then error(("weight '%s' holds whole numbers; F32, BF16 or F16 is needed"):format(name)) end
     weights[name] = w
   end
   return w
