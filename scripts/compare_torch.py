@@ -2,21 +2,15 @@
 """Compares moonkiln with diffusers + cuDNN attention + torch.compile on the same GPU, in the same run.
 
 Speed (default): seconds of one guided step (two forwards) of the Wan2.2 A14B transformer with random weights. diffusers
-is timed with 1 and 3 layers and extrapolated: time(L) = t1 + (t3 - t1)/2 · (L - 1). moonkiln's own figure comes from a
-command that prints a JSON line {"step_seconds": x, "tokens": n}; {tokens} {frames} {height} {width} (pixels, and video
-frames) are filled in:
+is timed with 1 and 3 layers and extrapolated: time(L) = t1 + (t3 - t1)/2 · (L - 1). moonkiln runs all layers, as one CUDA graph:
 
-    python3 scripts/compare_torch.py --tokens 28800,32760,75600 --json out.json \
-        --moonkiln 'build/moonkiln bench --synthetic 1 --size {width}x{height} --frames {frames} --json'
+    python3 scripts/compare_torch.py --tokens 28800,32760,75600 --json out.json --moonkiln build/moonkiln
 
 Error (--layer-error DIR): one full-width layer with random weights. Writes DIR/transformer/ (a diffusers folder, F32),
-DIR/inputs.safetensors (latents, timestep, context) and DIR/reference.safetensors (out, block0, in fp32 without TF32),
-runs the command, which writes `out` (and, if it likes, `block0`) to DIR/output.safetensors, and prints the relative
-errors of diffusers in bf16 and of moonkiln:
+DIR/inputs.safetensors and DIR/reference.safetensors (out, block0, in fp32 without TF32), has moonkiln write its `velocity`
+to DIR/output.safetensors, and prints the relative errors of diffusers in bf16 and of moonkiln:
 
-    python3 scripts/compare_torch.py --layer-error /tmp/layer \
-        --moonkiln 'build/moonkiln run scripts/models/wan_dit.lua --weights {dir}/transformer --inputs {dir}/inputs.safetensors \
-        --outputs {dir}/output.safetensors'
+    python3 scripts/compare_torch.py --layer-error /tmp/layer --moonkiln build/moonkiln
 
 Needs PyTorch with CUDA (2.11 was used), transformers, and diffusers. On a machine with no network, bring diffusers as a
 wheel (it is pure Python; transformers' and PyTorch's own dependencies cover it):
@@ -33,7 +27,6 @@ import contextlib
 import gc
 import json
 import math
-import shlex
 import statistics
 import subprocess
 import sys
@@ -45,6 +38,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+MODELS = Path(__file__).resolve().parent / "models"
 A14B = dict(num_attention_heads=40, attention_head_dim=128, ffn_dim=13824, text_dim=4096, num_layers=40)
 TOY = dict(num_attention_heads=2, attention_head_dim=64, ffn_dim=256, text_dim=64, num_layers=4)
 LATENTS = {  # tokens: latent frames, height, width
@@ -141,23 +135,38 @@ def release(device):
         torch.cuda.empty_cache()
 
 
-def run_command(template, **values):
-    """Runs the command without a shell; returns (its output's last JSON object or None, what went wrong or None)."""
-    for name, value in values.items():
-        template = template.replace(f"{{{name}}}", shlex.quote(str(value)))
-    command = shlex.split(template)
+def run_moonkiln(program, command, script, options, sets):
+    """Runs a command of moonkiln on a graph; returns (its standard output, None) or (None, what went wrong)."""
+    line = [program, command, str(MODELS / script), *options]
+    for key, value in sets.items():
+        line += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     if done.returncode:
-        return None, f"exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
-    for line in reversed(done.stdout.splitlines()):
-        with contextlib.suppress(ValueError):
-            value = json.loads(line)
-            if isinstance(value, dict):
-                return value, None
-    return {}, None
+        return None, f"exit {done.returncode}: {(done.stderr or done.stdout).strip()[-1500:]}"
+    return done.stdout, None
+
+
+def our_config(sizes):
+    dim = sizes["num_attention_heads"] * sizes["attention_head_dim"]
+    return {"dim": dim, "num_heads": sizes["num_attention_heads"], "ffn_dim": sizes["ffn_dim"], "num_layers": sizes["num_layers"],
+            "in_dim": 16, "out_dim": 16, "text_dim": sizes["text_dim"]}
+
+
+def our_step_seconds(args, sizes, latent):
+    sets = dict(zip(("frames", "height", "width"), latent), config=our_config({**sizes, "num_layers": args.layers}), steps=40)
+    options = ["--synthetic", "1", "--iterations", str(args.iterations), "--json"]
+    out, problem = run_moonkiln(args.moonkiln, "bench", "wan_dit.lua", options, sets)
+    if problem:
+        return None, problem
+    report = json.loads(out)
+    by_kind = {}
+    for group in report["groups"]:
+        by_kind[group["kind"]] = by_kind.get(group["kind"], 0) + group["ms"] * group["calls"]
+    print(f"  moonkiln {latent}: {report['graph_ms']:.1f} ms; " + ", ".join(f"{k} {v:.1f}" for k, v in by_kind.items()), file=sys.stderr)
+    return report["graph_ms"] / 1000, None
 
 
 def compare_speed(args, sizes):
@@ -184,18 +193,13 @@ def compare_speed(args, sizes):
     for row in rows:
         if not args.moonkiln:
             continue
-        frames, height, width = row["latent"]
-        value, problem = run_command(args.moonkiln, tokens=row["tokens"], frames=4 * frames - 3, height=8 * height, width=8 * width)
-        if not problem and "step_seconds" not in value:
-            problem = "no step_seconds in its output"
-        if not problem and value.get("tokens", row["tokens"]) != row["tokens"]:
-            problem = f"measured {value['tokens']} tokens"
+        value, problem = our_step_seconds(args, sizes, row["latent"])
         if problem:
             print(f"{row['tokens']} tokens: moonkiln: {problem}", file=sys.stderr)
             row["moonkiln_error"] = problem
         else:
-            row["moonkiln_step_seconds"] = value["step_seconds"]
-            row["ratio"] = value["step_seconds"] / row["torch_step_seconds"]
+            row["moonkiln_step_seconds"] = value
+            row["ratio"] = value / row["torch_step_seconds"]
 
     mode = f"diffusers, {args.attention} attention, {'torch.compile' if args.compile else 'eager'}"
     print(f"one guided step, {args.layers} layers, seconds ({mode}; PyTorch {torch.__version__})")
@@ -240,7 +244,10 @@ def compare_error(args, sizes):
     model = make_model(sizes, 1, args.device)
     latents, timestep, (context, _) = make_inputs(sizes, latent, args.device, torch.float32)
     model.save_pretrained(folder / "transformer", max_shard_size="100GB")
-    save_file({"latents": latents[0].cpu(), "timestep": timestep.cpu(), "context": context[0].cpu()}, folder / "inputs.safetensors")
+    padded = torch.zeros(512, context.shape[-1])
+    padded[: context.shape[1]] = context[0].cpu()
+    save_file({"latents": latents[0].cpu(), "timesteps": timestep.float().cpu(), "step": torch.zeros(1, dtype=torch.int32),
+               "context": padded}, folder / "inputs.safetensors")
 
     native = torch.nn.functional.scaled_dot_product_attention
     torch.nn.functional.scaled_dot_product_attention = exact_attention
@@ -257,15 +264,16 @@ def compare_error(args, sizes):
     release(args.device)
 
     if args.moonkiln:
-        _, problem = run_command(args.moonkiln, dir=folder)
-        if not problem and not (folder / "output.safetensors").exists():
-            problem = "wrote no output.safetensors"
+        options = ["--weights", str(folder / "transformer"), "--inputs", str(folder / "inputs.safetensors"),
+                   "--outputs", str(folder / "output.safetensors")]
+        sets = dict(zip(("frames", "height", "width"), latent), mode="forward", guided=False, policy=args.policy,
+                    config=f"@{folder / 'transformer' / 'config.json'}")
+        _, problem = run_moonkiln(args.moonkiln, "run", "wan_dit.lua", options, sets)
         if problem:
             print(f"moonkiln: {problem}", file=sys.stderr)
         else:
-            ours = load_file(folder / "output.safetensors")
-            errors["moonkiln"] = {name: relative(ours[name].reshape(reference[name].shape), reference[name])
-                                  for name in reference if name in ours}
+            ours = load_file(folder / "output.safetensors")["velocity"]
+            errors["moonkiln"] = {"out": relative(ours.reshape(reference["out"].shape), reference["out"])}
     print(f"relative error of one layer against fp32, latent {args.error_latent}")
     print(f"{'':>16} {'block0':>10} {'out':>10}")
     for who, error in errors.items():
@@ -279,7 +287,9 @@ def main():
     parser.add_argument("--layers", type=int, default=40, help="layers to extrapolate to (%(default)s)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="diffusers eager")
     parser.add_argument("--attention", choices=[*BACKENDS, "default"], default="cudnn")
-    parser.add_argument("--moonkiln", metavar="CMD", help="command that measures or runs moonkiln")
+    parser.add_argument("--moonkiln", metavar="PROGRAM", help="build/moonkiln")
+    parser.add_argument("--iterations", type=int, default=3, help="moonkiln's timed steps, of which the median counts (%(default)s)")
+    parser.add_argument("--policy", default="exact", help="moonkiln's precision in --layer-error (%(default)s)")
     parser.add_argument("--layer-error", metavar="DIR", type=Path, help="compare errors instead of times")
     parser.add_argument("--error-latent", default="5x60x104", help="latent frames, height, width (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="timed seconds per measurement (%(default)s)")
