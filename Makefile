@@ -95,9 +95,18 @@ format:
 lint:
 	clang-format --dry-run --Werror $(shell git ls-files '*.c' '*.h' '*.cc')
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,portability -I. runtime codegen
-	shellcheck $(shell git ls-files '*.sh' .ci/run)
+	shellcheck $(shell git ls-files '*.sh' '*.bats' '*.bash' .ci/run)
 	luacheck -q scripts tests
 	scripts/check_layers.sh
+
+PREFIX ?= /usr/local
+install: $(BUILD)/moonkiln
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/moonkiln/scripts/models share/moonkiln/templates)
+	install $(BUILD)/moonkiln $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/libmoonkiln.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 runtime/moonkiln.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 scripts/models/*.lua $(DESTDIR)$(PREFIX)/share/moonkiln/scripts/models
+	install -m 644 templates/* $(DESTDIR)$(PREFIX)/share/moonkiln/templates
 
 clean:
 	rm -rf $(BUILD)

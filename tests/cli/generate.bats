@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # The main job on the CPU, seen from outside: a prompt goes in, a file comes out. And run, emit and compile on small graphs.
+# shellcheck disable=SC2154 # here, out: helper.bash
 
 setup_file() { load helper; make_models; }
 setup() { load helper; common; }

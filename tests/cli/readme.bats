@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # What the README says is there is there, and nothing that users need is left out.
+# shellcheck disable=SC2154,SC2013,SC2016 # here, out: helper.bash; words without blanks; patterns with backquotes
 
 setup() { load helper; common; }
 
