@@ -243,9 +243,9 @@ static void clearing_takes_only_what_is_ours(void **state) {
   assert_true(store(&c));
   seen s = visit(&c);
   snprintf(path[0], PATH_MAX, "%.4000s.123-4567.tmp", s.path);
-  snprintf(path[1], PATH_MAX, "%s/notes", c.folder);
-  snprintf(path[2], PATH_MAX, "%s/kernel-0123abcd.cu", c.failed);
-  snprintf(path[3], PATH_MAX, "%s/thesis.cu", c.failed);
+  snprintf(path[1], PATH_MAX, "%.4000s/notes", c.folder);
+  snprintf(path[2], PATH_MAX, "%.4000s/kernel-0123abcd.cu", c.failed);
+  snprintf(path[3], PATH_MAX, "%.4000s/thesis.cu", c.failed);
   assert_true(mk_dir_make(c.failed, 0700, &st));
   for (int i = 0; i < 4; i++) assert_true(mk_file_publish(path[i], "x", 1, &st));
   assert_int_equal(visit(&c).states[MK_CACHE_LEFTOVER], 1);
