@@ -1,0 +1,185 @@
+/* Row programs: how a body is spread over threads, and the kernel around its code. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/emit_internal.h"
+
+enum { FLAT_BLOCK = 256, SMALL_BLOCK = 128, MAX_ROW_FLOATS = 96 };
+
+/* ---- lanes of bodies without columns */
+
+/* The widest vector, up to 16 bytes of the narrowest type, whose lanes are whole axes and then a part that divides the next one.
+ */
+static int widest(const mk_body *b, int first_axis) {
+  int v = 4;
+  for (int i = 0; i < b->naccesses; i++)
+    if (mk_dtype_size(b->accesses[i].dtype) == 2) v = 8;
+  for (; v > 1; v /= 2) {
+    int64_t left = v;
+    for (int j = b->naxes - 1; j >= first_axis && left > 1; j--) {
+      if (left % b->extent[j] == 0)
+        left /= b->extent[j];
+      else if (b->extent[j] % left == 0)
+        left = 1;
+      else
+        break;
+    }
+    if (left == 1) break;
+  }
+  return v;
+}
+
+int mk_lane_count(const mk_body *b) { return widest(b, 0); }
+
+mk_body *mk_body_lanes(const mk_body *b, int v, mk_arena *arena) {
+  mk_body *out = MK_NEW(arena, mk_body);
+  *out = *b;
+  out->accesses = MK_NEW_ARRAY(arena, mk_access, b->naccesses);
+  memcpy(out->accesses, b->accesses, sizeof *b->accesses * (size_t)b->naccesses);
+  out->insts = MK_NEW_ARRAY(arena, mk_inst, b->ninsts);
+  memcpy(out->insts, b->insts, sizeof *b->insts * (size_t)b->ninsts);
+  out->accesses_cap = b->naccesses;
+  out->insts_cap = b->ninsts;
+  int64_t left = v;
+  int j = b->naxes;
+  while (left > 1 && left % out->extent[j - 1] == 0) left /= out->extent[--j];
+  out->nrows = j;
+  if (left == 1 || b->naxes == MK_MAX_AXES) return out;
+  /* axis j-1 splits: its inner `left` elements are columns */
+  int at = j - 1;
+  memmove(out->extent + at + 1, out->extent + at, sizeof *out->extent * (size_t)(out->naxes - at));
+  out->extent[at] /= left;
+  out->extent[at + 1] = left;
+  for (int i = 0; i < out->naccesses; i++) {
+    int64_t *s = out->accesses[i].stride;
+    memmove(s + at + 1, s + at, sizeof *s * (size_t)(out->naxes - at));
+    s[at] *= left;
+  }
+  for (int i = 0; i < out->ninsts; i++) {
+    uint32_t axes = out->insts[i].axes, low = axes & ((2u << at) - 1), high = axes & ~((1u << at) - 1);
+    out->insts[i].axes = low | high << 1;
+  }
+  out->naxes++;
+  return out;
+}
+
+/* ---- shapes */
+
+typedef struct rated {
+  mk_row_shape shape;
+  double penalty;
+} rated;
+
+static int by_penalty(const void *x, const void *y) {
+  const rated *a = x, *b = y;
+  if (a->penalty != b->penalty) return a->penalty < b->penalty ? -1 : 1;
+  return a->shape.threads - b->shape.threads;
+}
+
+int mk_row_shapes(const mk_body *b, mk_row_shape *out, int max) {
+  if (!b->reduces) { /* one thread a vector */
+    out[0] = (mk_row_shape){(int)mk_body_cols(b), 1, FLAT_BLOCK, 1};
+    if (max > 1) out[1] = (mk_row_shape){(int)mk_body_cols(b), 1, SMALL_BLOCK, 1};
+    return max > 1 ? 2 : 1;
+  }
+  mk_arena arena = {0};
+  mk_phases ph;
+  mk_find_phases(b, &arena, &ph);
+  int live = mk_live_values(b, &ph), v = widest(b, b->nrows), n = 0;
+  mk_arena_free(&arena);
+  int64_t vectors = mk_body_cols(b) / v;
+  rated all[64];
+  for (int threads = 1; threads <= 1024; threads = threads < 32 ? 2 * threads : threads + 32) {
+    int64_t items = (vectors + threads - 1) / threads;
+    if (items > 16 || (threads > 1 && threads > 2 * vectors) || n == 64) continue;
+    int64_t floats = items * v * live;
+    if (floats > MAX_ROW_FLOATS || (threads > 512 && floats > 40)) continue;
+    double idle = (double)(items * threads) / (double)vectors - 1; /* of the lanes */
+    double few = threads < 32 && threads < vectors ? 0.05 : 0;     /* short runs of memory per row */
+    double bytes = (double)items * v * 4;                          /* in flight per thread and array: 32 to 64 is best */
+    double depth = bytes < 32 ? 32 / bytes - 1 : bytes > 80 ? bytes / 80 - 1 : 0;
+    double sync = threads > 512 ? 0.3 : threads > 256 ? 0.1 : threads > 32 ? 0.05 : 0;
+    int rows = threads >= 64 ? 1 : SMALL_BLOCK / threads > 32 ? 32 : SMALL_BLOCK / threads;
+    if (threads == 32) rows = 4;
+    all[n++] = (rated){{v, threads, rows, (int)items}, 2 * idle + few + 0.3 * depth + sync};
+  }
+  if (!n) { /* too wide for registers: read again for each reduction */
+    out[0] = (mk_row_shape){v, vectors >= 512 ? 512 : vectors >= 128 ? 128 : 32, 1, 0};
+    return 1;
+  }
+  qsort(all, (size_t)n, sizeof *all, by_penalty);
+  n = n < max ? n : max;
+  for (int i = 0; i < n; i++) out[i] = all[i].shape;
+  return n;
+}
+
+/* ---- kernels */
+
+static void constants(const mk_body *b, const mk_row_shape *s, mk_text *out) {
+  mk_text_addf(out, "constexpr int COLS = %lld, V = %d, THREADS = %d", (long long)mk_body_cols(b), s->v, s->threads);
+  if (s->items > 1) mk_text_addf(out, ", ITEMS = %d", s->items);
+}
+
+void mk_emit_row(const mk_body *b, const mk_row_shape *s, mk_fields *fields, mk_arena *arena, mk_text *out) {
+  mk_text code = {0};
+  mk_emit_code(b, s, MK_EMIT_ROW, fields, arena, &code);
+  bool whole = s->threads > 32; /* a block has one row: the grid is exact */
+  if (!whole) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, 0});
+  if (!fields->n) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, 0});
+  mk_fields_layout(fields);
+  mk_text_addf(
+      out, "/* %s\n",
+      b->reduces ? "A row program: each row's values stay in registers between its reductions." : "An elementwise program.");
+  mk_body_comment(b, out);
+  mk_text_add(out, " */\n");
+  constants(b, s, out);
+  if (s->rows > 1) mk_text_addf(out, ", ROWS = %d", s->rows);
+  mk_text_add(out, ";\n");
+  mk_fields_print(fields, out);
+  mk_text_addf(out, "extern \"C\" __global__ void __launch_bounds__(%d) KERNEL(const __grid_constant__ Params p) {\n",
+               s->threads * s->rows);
+  const char *block = s->rows > 1 ? "blockIdx.x * ROWS + threadIdx.x" : "blockIdx.x";
+  if (s->threads == 1) {
+    mk_text_addf(out, "  const u32 row = %s;\n  if (row >= p.rows) return;\n", block);
+  } else {
+    mk_text_addf(out, "  const int lane = threadIdx.x%s;\n", s->rows > 1 ? " % THREADS" : "");
+    if (s->threads >= 32) {
+      mk_text_addf(out, "  const u32 row = %s;\n", s->rows > 1 ? "blockIdx.x * ROWS + threadIdx.x / THREADS" : "blockIdx.x");
+      if (!whole) mk_text_add(out, "  if (row >= p.rows) return;\n");
+    } else { /* rows share warps, and shuffles need all lanes */
+      mk_text_add(out,
+                  "  const u32 asked = blockIdx.x * ROWS + threadIdx.x / THREADS;\n  const bool active = asked < p.rows;\n"
+                  "  const u32 row = active ? asked : p.rows - 1;\n");
+    }
+  }
+  mk_text_add(out, mk_text_str(&code));
+  mk_text_add(out, "}\n");
+  mk_text_free(&code);
+}
+
+void mk_emit_epilogue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out) {
+  mk_text_addf(out, "/* The code fused behind the %s.\n", b->root_op);
+  mk_body_comment(b, out);
+  mk_text_addf(out,
+               " */\ntemplate <int V>\n__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float "
+               "(&v%d)[V]) {\n",
+               b->root);
+  mk_emit_code(b, NULL, MK_EMIT_EPILOGUE, fields, arena, out);
+  mk_text_add(out, "}\n");
+}
+
+bool mk_emit_epilogue_row(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out) {
+  mk_row_shape s = {.v = widest(b, b->nrows) < 4 ? widest(b, b->nrows) : 4, .threads = 32, .rows = 1};
+  int64_t cols = mk_body_cols(b);
+  s.items = (int)((cols / s.v + 31) / 32);
+  if (s.items * s.v > 64) return false;
+  mk_text_addf(out, "/* The code fused behind the %s, a warp a row.\n", b->root_op);
+  mk_body_comment(b, out);
+  mk_text_add(out,
+              " */\n__device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const float *acc, int lane) {\n  ");
+  constants(b, &s, out);
+  mk_text_add(out, ";\n");
+  mk_emit_code(b, &s, MK_EMIT_EPILOGUE_ROW, fields, arena, out);
+  mk_text_add(out, "}\n");
+  return true;
+}

@@ -1,0 +1,91 @@
+/* Between the files that turn grouped units into a plan: plan.c (order of work), schedule.c, memory.c, select*.c. */
+#ifndef MK_CODEGEN_PLANNER_H
+#define MK_CODEGEN_PLANNER_H
+
+#include "codegen/sidecar.h"
+
+enum { MK_MAX_CANDIDATES = 6 };
+
+typedef struct mk_work { /* one group of a program, on its way to a plan group */
+  int cluster;
+  const mk_body *body;
+  int workspace; /* a buffer of this program's own numbering, or -1 */
+  int64_t workspace_bytes;
+  const struct mk_lt_match *lt; /* how the library can do it, or NULL */
+} mk_work;
+
+typedef struct mk_draft { /* one program */
+  const char *name;
+  mk_rate rate;
+  mk_grouping *gr;
+  int nwork;
+  mk_work *work; /* in order of execution */
+  int nbuffers;  /* the flow's, then workspaces */
+  mk_ref *ref;   /* per root buffer; offset -1: has no place in this program */
+} mk_draft;
+
+typedef struct mk_memo { /* text -> kernel */
+  uint64_t hash;
+  const char *key;
+  int kernel;
+  mk_fields fields;
+  struct mk_memo *next;
+} mk_memo;
+
+enum { MK_MEMO_SLOTS = 1024 };
+
+typedef struct mk_planner {
+  const mk_graph *g;
+  const mk_plan_options *options;
+  mk_target target;
+  mk_arena *arena; /* the plan's: what it keeps */
+  mk_arena *temp;
+  mk_plan *plan;
+  mk_flow *flow;
+  mk_sidecars *sidecars;
+  const char *prelude, *row_code;
+  mk_ref *fixed; /* per buffer, roots outside SCRATCH; offset -1: none */
+  bool *staged;  /* per node: a weight that only the load program reads */
+  int ndrafts;
+  mk_draft *drafts;
+  int kernels_cap, groups_cap;
+  mk_memo *memo[MK_MEMO_SLOTS];
+  mk_status *st;
+} mk_planner;
+
+/* ---- schedule.c: grouping and order of execution */
+void mk_schedule(mk_planner *p, mk_draft *d);
+
+/* ---- memory.c */
+void mk_place_fixed(mk_planner *p);                /* LOAD, PROMPT, STATE, IO; bindings and constants */
+void mk_place_scratch(mk_planner *p, mk_draft *d); /* fills d->ref */
+mk_ref mk_locate(const mk_planner *p, const mk_draft *d, int buffer, int64_t offset, mk_dtype dtype);
+/* The buffers that a piece of work reads and writes, roots only; returns how many (at most max). */
+int mk_work_buffers(const mk_planner *p, const mk_draft *d, const mk_work *w, int *out, int max);
+
+/* ---- select.c: candidates */
+void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out);
+
+/* ---- select_row.c */
+/* Adds candidates that are one row kernel for this body; returns how many were added. */
+int mk_row_candidates(mk_planner *p, const mk_draft *d, const mk_body *b, mk_candidate *out, int max);
+/* The launch of the best shape. */
+bool mk_row_launch(mk_planner *p, const mk_draft *d, const mk_body *b, const mk_row_shape *shape, mk_launch *out);
+double mk_row_cost(const mk_planner *p, const mk_body *b);
+/* Looks the key up; on a miss, *out is a new entry whose kernel is -1. */
+bool mk_memo_find(mk_planner *p, const char *key, mk_memo **out);
+/* Adds a kernel whose text is prelude, `before` and body; the name is prefix and a hash of what is not the prelude. */
+int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const char *text, int min_arch, bool arch_specific);
+void mk_bind_fields(const mk_planner *p, const mk_draft *d, const mk_body *b, const mk_fields *fields, mk_arg *args);
+
+/* ---- select_root.c: templates and the library */
+void mk_root_problem(const mk_planner *p, const mk_grouping *gr, const mk_cluster *c, const mk_body *b, mk_problem *out);
+int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
+/* Whether the library can do the group, and with what workspace. */
+void mk_lt_plan(mk_planner *p, const mk_draft *d, mk_work *w);
+int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
+double mk_root_flop(const mk_grouping *gr, const mk_cluster *c);
+/* For errors: "matmul f32 [75600, 5120] x [5120, 5120] (wan_dit.lua:42)". */
+const char *mk_root_text(mk_planner *p, const mk_grouping *gr, const mk_cluster *c);
+
+#endif

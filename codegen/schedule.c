@@ -1,0 +1,98 @@
+/* The order of a program's groups: the script's own, which keeps branches apart and values short-lived, except that copies into
+ * state and outputs happen as soon as they may. */
+#include "codegen/planner.h"
+
+typedef struct heap {
+  int n;
+  int *items;
+  const int *key;
+} heap;
+
+static void push(heap *h, int c) {
+  int i = h->n++;
+  for (; i > 0 && h->key[h->items[(i - 1) / 2]] > h->key[c]; i = (i - 1) / 2) h->items[i] = h->items[(i - 1) / 2];
+  h->items[i] = c;
+}
+
+static int pop(heap *h) {
+  int top = h->items[0], last = h->items[--h->n], i = 0;
+  for (;;) {
+    int child = 2 * i + 1;
+    if (child >= h->n) break;
+    if (child + 1 < h->n && h->key[h->items[child + 1]] < h->key[h->items[child]]) child++;
+    if (h->key[h->items[child]] >= h->key[last]) break;
+    h->items[i] = h->items[child];
+    i = child;
+  }
+  if (h->n) h->items[i] = last;
+  return top;
+}
+
+/* Unit number, but copies count as the last of what they wait for. Twice, to leave room for "right after". */
+static int *unit_keys(const mk_planner *p) {
+  const mk_flow *f = p->flow;
+  int *key = MK_NEW_ARRAY(p->temp, int, f->nunits);
+  for (int u = 0; u < f->nunits; u++) {
+    key[u] = 2 * u;
+    if (!f->units[u].copy) continue;
+    int last = -1;
+    for (int i = 0; i < f->units[u].ndeps; i++)
+      if (key[f->units[u].deps[i]] > last) last = key[f->units[u].deps[i]];
+    if (last >= 0) key[u] = last | 1;
+  }
+  return key;
+}
+
+typedef struct edges {
+  const mk_grouping *gr;
+  int *stamp; /* per cluster: the last one that counted it */
+} edges;
+
+/* Clusters that wait for c, each once. */
+static int followers(const edges *e, int c, int *out) {
+  const mk_grouping *gr = e->gr;
+  const mk_cluster *cl = &gr->clusters[c];
+  int n = 0;
+  for (int i = 0; i < cl->nmembers; i++)
+    for (int j = gr->f->first_user[cl->members[i].unit]; j < gr->f->first_user[cl->members[i].unit + 1]; j++) {
+      int next = gr->cluster_of[gr->f->users[j]];
+      if (next < 0 || next == c || e->stamp[next] == c + 1) continue;
+      e->stamp[next] = c + 1;
+      out[n++] = next;
+    }
+  return n;
+}
+
+static bool row_epilogue(void *user, int root) {
+  (void)user;
+  (void)root;
+  return false;
+}
+
+void mk_schedule(mk_planner *p, mk_draft *d) {
+  int entry = 0;
+  for (int i = 0; i < p->g->nentries; i++)
+    if (p->g->entries[i] == d->name) entry = i;
+  mk_grouping *gr = d->gr = mk_group_units(p->flow, d->rate, entry, row_epilogue, p);
+  int *unit_key = unit_keys(p), n = gr->nclusters;
+  int *key = MK_NEW_ARRAY(p->temp, int, n), *waits = MK_NEW_ARRAY(p->temp, int, n), *out = MK_NEW_ARRAY(p->temp, int, n);
+  edges e = {gr, MK_NEW_ARRAY(p->temp, int, n)};
+  heap h = {0, MK_NEW_ARRAY(p->temp, int, n), key};
+  for (int i = 0; i < gr->norder; i++) {
+    int c = gr->order[i];
+    for (int m = 0; m < gr->clusters[c].nmembers; m++)
+      if (unit_key[gr->clusters[c].members[m].unit] > key[c]) key[c] = unit_key[gr->clusters[c].members[m].unit];
+    for (int k = followers(&e, c, out) - 1; k >= 0; k--) waits[out[k]]++;
+  }
+  for (int i = 0; i < n; i++) e.stamp[i] = 0;
+  for (int i = 0; i < gr->norder; i++)
+    if (!waits[gr->order[i]]) push(&h, gr->order[i]);
+  d->work = MK_NEW_ARRAY(p->temp, mk_work, gr->norder);
+  while (h.n) {
+    int c = pop(&h);
+    d->work[d->nwork++] = (mk_work){.cluster = c, .workspace = -1};
+    for (int k = followers(&e, c, out) - 1; k >= 0; k--)
+      if (!--waits[out[k]]) push(&h, out[k]);
+  }
+  if (d->nwork != gr->norder) mk_fail(p->st, MK_EINTERNAL, "program %s: its groups wait for each other", d->name);
+}

@@ -1,0 +1,93 @@
+/* Every realisation of a group that fits, cheapest first. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "codegen/planner.h"
+
+static int by_cost(const void *x, const void *y) {
+  const mk_candidate *a = x, *b = y;
+  if (a->cost != b->cost) return a->cost < b->cost ? -1 : 1;
+  return strcmp(a->label, b->label);
+}
+
+/* One run of bytes to another. */
+static bool is_plain_copy(const mk_body *b) {
+  if (b->ninsts != 2 || b->insts[0].kind != MK_INST_LOAD || b->insts[0].a >= 0 || b->insts[1].kind != MK_INST_STORE) return false;
+  const mk_access *from = &b->accesses[b->insts[0].access], *to = &b->accesses[b->insts[1].access];
+  if (b->naxes > 1 || from->dtype != to->dtype) return false;
+  return b->naxes == 0 || (from->stride[0] == 1 && to->stride[0] == 1);
+}
+
+static int copy_candidate(mk_planner *p, const mk_draft *d, const mk_body *b, mk_candidate *out) {
+  const mk_access *from = &b->accesses[b->insts[0].access], *to = &b->accesses[b->insts[1].access];
+  mk_launch *launch = MK_NEW(p->arena, mk_launch);
+  launch->kind = MK_LAUNCH_COPY;
+  launch->dst = mk_locate(p, d, to->buffer, to->offset, to->dtype);
+  launch->src = mk_locate(p, d, from->buffer, from->offset, from->dtype);
+  launch->bytes = mk_dims_count(b->extent, b->naxes) * (int64_t)mk_dtype_size(to->dtype);
+  out[0] = (mk_candidate){"copy", 1, launch, mk_row_cost(p, b)};
+  return 1;
+}
+
+static const mk_node *node_of(const mk_planner *p, int unit) { return &p->g->nodes[p->flow->units[unit].node]; }
+
+/* "blocks.0.norm1: sub mul mean ..." */
+static const char *group_name(mk_planner *p, const mk_cluster *c) {
+  const char *label = NULL, *where = NULL;
+  mk_text t = {0};
+  for (int i = 0; i < c->nmembers; i++) {
+    const mk_node *n = node_of(p, c->members[i].unit);
+    bool leaf = mk_op_class_of(n->op) == MK_CLASS_LEAF;
+    if (n->name && !leaf) label = n->name;
+    if (n->where && !where) where = n->where;
+  }
+  mk_text_addf(&t, "%s:", label ? label : where ? where : "group");
+  for (int i = 0; i < c->nmembers && t.len < 96; i++) {
+    const mk_unit *u = &p->flow->units[c->members[i].unit];
+    mk_text_addf(&t, " %s", u->state >= 0 ? "update" : u->copy ? "copy" : mk_op_name(node_of(p, c->members[i].unit)->op));
+  }
+  if (t.len >= 96) mk_text_add(&t, " ...");
+  const char *s = mk_strdup(p->arena, mk_text_str(&t));
+  mk_text_free(&t);
+  return s;
+}
+
+static double operand_bytes(const mk_planner *p, const mk_cluster *c) {
+  double bytes = 0;
+  int node;
+  for (int k = 0; c->root >= 0 && k < mk_unit_nargs(p->flow, c->root); k++) {
+    mk_unit_arg(p->flow, c->root, k, &node);
+    bytes += (double)mk_node_bytes(&p->g->nodes[node]);
+  }
+  return bytes;
+}
+
+void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
+  const mk_cluster *c = &d->gr->clusters[w->cluster];
+  mk_candidate found[2 * MK_MAX_CANDIDATES];
+  int n = 0;
+  *out =
+      (mk_group){.name = group_name(p, c), .flop = mk_root_flop(d->gr, c), .bytes = mk_body_bytes(w->body) + operand_bytes(p, c)};
+  if (c->root >= 0) {
+    const mk_node *root = node_of(p, c->root);
+    out->kind = mk_op_name(root->op);
+    n = mk_lt_candidates(p, d, w, found, MK_MAX_CANDIDATES);
+    if (!mk_failed(p->st)) n += mk_template_candidates(p, d, w, found + n, MK_MAX_CANDIDATES);
+    if (!n && !mk_failed(p->st))
+      mk_fail(p->st, MK_EUNSUPPORTED, "%s: no template in %s can do %s on sm_%d", root->where ? root->where : p->g->name,
+              p->options->templates, mk_root_text(p, d->gr, c), p->target.arch);
+  } else if (is_plain_copy(w->body)) {
+    out->kind = "copy";
+    n = copy_candidate(p, d, w->body, found);
+  } else {
+    out->kind = "row";
+    n = mk_row_candidates(p, d, w->body, found, MK_MAX_CANDIDATES);
+  }
+  if (mk_failed(p->st)) return;
+  qsort(found, (size_t)n, sizeof *found, by_cost);
+  if (n > MK_MAX_CANDIDATES) n = MK_MAX_CANDIDATES;
+  mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n);
+  memcpy(kept, found, sizeof *kept * (size_t)n);
+  out->candidates = kept;
+  out->ncandidates = n;
+}

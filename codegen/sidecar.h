@@ -1,0 +1,67 @@
+/* Sidecars: the Lua files beside the templates, asked what they can do for a problem. See templates/README.md. */
+#ifndef MK_CODEGEN_SIDECAR_H
+#define MK_CODEGEN_SIDECAR_H
+
+#include "codegen/emit.h"
+
+enum { MK_MAX_FACTS = 48, MK_MAX_TMAPS = 4 };
+
+typedef enum mk_fact_kind { MK_FACT_INT, MK_FACT_FLOAT, MK_FACT_TEXT, MK_FACT_BOOL } mk_fact_kind;
+typedef struct mk_fact {
+  const char *name;
+  mk_fact_kind kind;
+  int64_t i;
+  double f;
+  const char *s;
+} mk_fact;
+
+typedef struct mk_problem {
+  const char *op; /* "matmul", "conv", "attention" */
+  int nfacts;
+  mk_fact facts[MK_MAX_FACTS];
+  bool row_epilogue;
+  int nout;
+  mk_dtype out[16]; /* what the epilogue stores */
+} mk_problem;
+
+void mk_problem_int(mk_problem *p, const char *name, int64_t value);
+void mk_problem_float(mk_problem *p, const char *name, double value);
+void mk_problem_text(mk_problem *p, const char *name, const char *value);
+void mk_problem_bool(mk_problem *p, const char *name, bool value);
+const mk_fact *mk_problem_fact(const mk_problem *p, const char *name); /* NULL: none */
+void mk_problem_key(const mk_problem *p, mk_text *out);
+
+typedef struct mk_target { /* what sidecars know of the machine */
+  int arch, smem_limit, sms;
+  double tensor_tflops, simt_tflops, copy_tbs;
+} mk_target;
+
+typedef struct mk_choice { /* a template with one choice of tunables, launched for one problem */
+  const char *name;        /* of the template */
+  const char *label;       /* "matmul_mma stages=4 tile_m=128 ..." */
+  const char *constants;   /* CUDA text */
+  const char *code;        /* the files it uses and the template itself */
+  int nfields;
+  const mk_field *fields; /* the template's own; field.name is an operand's or a fact's */
+  uint32_t grid[3], block, smem, cluster;
+  int ntmaps;
+  struct mk_choice_tmap {
+    const char *field, *operand;
+    mk_tmap map; /* dtype is the problem's */
+  } tmaps[MK_MAX_TMAPS];
+  int min_arch;
+  bool arch_specific;
+  double cost;
+} mk_choice;
+
+typedef struct mk_sidecars mk_sidecars;
+
+/* Reads every NAME.lua that has a NAME.cu in the folder. NULL with the status set on failure. */
+mk_sidecars *mk_sidecars_open(const char *folder, const mk_target *target, mk_status *st);
+void mk_sidecars_close(mk_sidecars *s);
+/* A file of the folder; owned by s. NULL with the status set if it cannot be read. */
+const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st);
+/* All valid choices, cheapest first, at most max (and at most a few of one template); owned by s. -1: a sidecar is wrong. */
+int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st);
+
+#endif
