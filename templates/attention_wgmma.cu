@@ -1,30 +1,31 @@
 /* Attention on Hopper's wgmma: softmax(scale · q kᵀ) v per head, no mask, no bias, any number of queries and keys.
  *
- * Tile: 192 queries (three consumer warpgroups of 64) by 80 or 64 keys, or 128 queries (two, with q in registers) by 128. A producer
- * thread keeps 3 or 4 tiles of K and of V under way by TMA, 128-byte swizzled; scores, weights and sums stay in registers. A block
- * stays for the whole problem and walks the query tiles of one head after the other, so that the blocks share K and V through L2.
+ * Tile: 192 queries, 64 for each of three consumer warpgroups, by 80 or 64 keys. A producer thread keeps four tiles of K and of V
+ * under way by TMA, 128-byte swizzled; scores, weights and sums stay in registers. A block stays for the whole problem; the query
+ * tiles of one head follow each other, so that the blocks at work share its K and V through L2.
  *
  * Pipeline of a warpgroup: q kᵀ of this tile is issued before P v of the last one, and the exponentials run while P v does; named
- * barriers let the warpgroups issue by turns (PING_PONG). Keys are walked backwards: only the first tile needs a mask. That tile sets
- * the row maximum, and later ones reuse it, which is exact as long as nothing overflows: weights and their sum have the same
- * factor. A tile whose weights grow past LARGEST gets its scores again (by mma, one warp alone) and a new maximum. So
- * maximum, shuffles and rescaling leave the inner loop: per score one multiply-add, one ex2, half a pack and the sum are left.
+ * barriers let the warpgroups issue by turns. Keys are walked backwards: only the first tile needs a mask. That tile sets the row
+ * maximum, and later ones reuse it, which is exact as long as nothing overflows: weights and their sum have the same factor. A
+ * tile whose weights grow past LARGEST gets its scores again (by mma, one warp alone) and a new maximum. So maximum, shuffles
+ * and rescaling leave the inner loop.
  *
- * Bound by power. On an H200 at 40 heads of 128, with the card at its 700 W, in TFLOP/s beside cuDNN in the same run: 737 : 601 at
- * 28,800 tokens, 733 : 558 at 75,600, 540 : 503 at 75,600 queries by 512 keys. The clock falls to 1.56 GHz, where the tensor cores
- * could do 843: 87 % of them are used. 192 queries instead of 128 move a third less from L2 and are worth 4 %.
+ * Bound by power. On an H200 at 40 heads of 128, the card at its 700 W, in TFLOP/s beside cuDNN in the same run:
+ * 738 : 610 at 28,800 tokens, 748 : 562 at 32,760, 740 : 562 at 75,600, 563 : 500 at 75,600 queries by 512 keys (64 keys a tile). The
+ * clock falls to 1.5-1.6 GHz, where the tensor cores could do about 840: 88 % of them are used. By short keys a third of the
+ * time is the tile's beginning and end: the first scores and the last product overlap with other warpgroups' work only.
  *
- * Tried and lost (28,800 or 75,600 tokens): the running maximum renewed in each tile, 640-670; K and V multicast to a
- * cluster of two blocks, 473-570 (the cluster launch alone costs nothing); row sums by mma with a matrix of ones, 608-619;
- * weights cut off instead of rounded, no gain; two warpgroups by 176 keys, 697; three by 96 keys spill. Sums of the unrounded weights
- * gain 1.3 %, but rows with one dominant key get 1.6 times the error. */
+ * Tried and lost, at 28,800 tokens: 128 queries by 128 keys with q in registers, 693-710, since it moves half as much again from
+ * L2; by 176 keys, 697; by 96 keys three warpgroups spill. The running maximum renewed in each tile, 652-667 (two warpgroups). K and V
+ * multicast to a cluster of two blocks, 473-630 (the cluster launch alone costs nothing). Row sums by mma with a matrix of ones, 620.
+ * Three stages instead of four, weights cut off instead of rounded, leaving out the turns, adding up rounded weights only where one
+ * could dominate: within 1 %. Sums of unrounded weights gain 1.3 %, but rows with one dominant key get 1.6 times the error. */
 
+constexpr int CONSUMERS = 3;                       // warpgroups
 constexpr int TILE_M = 64 * CONSUMERS;             // 64 queries a consumer warpgroup
 constexpr int Q_BYTES = 64 * HEAD_DIM * 2;         // of one warpgroup
 constexpr int KV_BYTES = TILE_N * HEAD_DIM * 2;    // of one slot
 constexpr int THREADS = 128 * (CONSUMERS + 1);
-constexpr int CONSUMER_REGISTERS = CONSUMERS == 2 ? 232 : 160; // with the producer's, all of the register file
-constexpr int PRODUCER_REGISTERS = CONSUMERS == 2 ? 40 : 32;
 constexpr int READERS = 4 * CONSUMERS;             // warps that read a slot of keys or values
 constexpr float LOG2E = 1.4426950408889634f;
 
@@ -109,49 +110,39 @@ __device__ __forceinline__ void produce(const Params &p, const Shared &s) {
   }
 }
 
-/* A warp has read all it needs of a slot. */
+/* A warp has read all it needs of a tile. */
 __device__ __forceinline__ void release(u32 empty, int lane) {
   if (lane == 0) mbar_arrive(empty);
 }
 
-using QueryRegisters = u32[Q_REGISTERS ? HEAD_DIM / 16 : 1][4]; // mma's a of the warp's rows, 16 channels each
-
-__device__ __forceinline__ void load_query(u32 (&a)[4], u32 q, int step, int row, int half) {
-  ldmatrix_x4(a, q + (step / 4) * (64 * 128) + row * 128 + (((step % 4) * 2 + half) ^ (row % 8)) * 16);
-}
-
 /* s = q kᵀ, issued and committed, not awaited. */
-__device__ __forceinline__ void scores(float (&s)[TILE_N / 2], u32 q, const QueryRegisters &qr, u32 k) {
+__device__ __forceinline__ void scores(float (&s)[TILE_N / 2], u32 q, u32 k) {
   const u64 a = wgmma_operand(q, 16, 1024), b = wgmma_operand(k, 16, 1024);
   pin(s);
   wgmma_fence();
 #pragma unroll
   for (int i = 0; i < HEAD_DIM / 16; i++) {
-    const u64 bi = wgmma_advance(b, (i / 4) * (TILE_N * 128) + (i % 4) * 32);
-    if constexpr (Q_REGISTERS)
-      wgmma<T, TILE_N>::template register_a<false>(s, qr[Q_REGISTERS ? i : 0], bi, i > 0);
-    else
-      wgmma<T, TILE_N>::template shared_a<false>(s, wgmma_advance(a, (i / 4) * (64 * 128) + (i % 4) * 32), bi, i > 0);
+    const u32 panel = i / 4, within = i % 4 * 32;
+    wgmma<T, TILE_N>::template shared_a<false>(s, wgmma_advance(a, panel * (64 * 128) + within),
+                                               wgmma_advance(b, panel * (TILE_N * 128) + within), i > 0);
   }
   wgmma_commit();
 }
 
+/* Where TMA puts 16-byte piece `piece` of a panel's row. */
+__device__ __forceinline__ u32 swizzled(u32 panel, int row, int piece) { return panel + row * 128 + (piece ^ (row % 8)) * 16; }
+
 /* The same for one warp's 16 rows by mma: for the rare tile that needs its scores again, when the other warps do not. */
-__device__ __forceinline__ void scores_again(float (&s)[TILE_N / 2], u32 q, const QueryRegisters &qr, u32 k) {
+__device__ __forceinline__ void scores_again(float (&s)[TILE_N / 2], u32 q, u32 k) {
   const int thread = thread_afresh(), lane = thread % 32, warp_row = 16 * (thread / 32 % 4), row = lane % 8 + lane / 16 * 8;
 #pragma unroll
   for (int n = 0; n < TILE_N / 16; n++) {
     float d[2][4] = {};
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < HEAD_DIM / 16; i++) {
       u32 a[4], b[4];
-      ldmatrix_x4(b, k + (i / 4) * (TILE_N * 128) + (16 * n + row) * 128 + (((i % 4) * 2 + lane / 8 % 2) ^ (row % 8)) * 16);
-      if constexpr (Q_REGISTERS) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) a[j] = qr[Q_REGISTERS ? i : 0][j];
-      } else {
-        load_query(a, q, i, warp_row + lane % 16, lane / 16);
-      }
+      ldmatrix_x4(a, swizzled(q + (i / 4) * (64 * 128), warp_row + lane % 16, i % 4 * 2 + lane / 16));
+      ldmatrix_x4(b, swizzled(k + (i / 4) * (TILE_N * 128), 16 * n + row, i % 4 * 2 + lane / 8 % 2));
       mma<T>(d[0], a, {b[0], b[1]});
       mma<T>(d[1], a, {b[2], b[3]});
     }
@@ -220,20 +211,13 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
     const u32 q = s.q + group * Q_BYTES;
     float o[HEAD_DIM / 2], x[TILE_N / 2], top[2], sum[2] = {};
     u32 prob[TILE_N / 16][4];
-    QueryRegisters qr;
 
     mbar_wait(s.q_full + 8 * group, q_phase);
     q_phase ^= 1;
-    if constexpr (Q_REGISTERS) {
-#pragma unroll
-      for (int i = 0; i < HEAD_DIM / 16; i++) load_query(qr[Q_REGISTERS ? i : 0], q, i, threadIdx.x / 32 % 4 * 16 + lane % 16, lane / 16);
-      __syncwarp();
-      if (lane == 0) mbar_arrive(s.q_empty + 8 * group);
-    }
 
     // The last keys come first: only they can be out of range.
     mbar_wait(s.k_full + 8 * k.slot, k.phase);
-    scores(x, q, qr, s.k + k.slot * KV_BYTES);
+    scores(x, q, s.k + k.slot * KV_BYTES);
     wgmma_wait<0>();
     pin(x);
     release(s.k_empty + 8 * k.slot, lane);
@@ -252,11 +236,11 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
 
     for (int key = key_tiles - 2; key >= 0; key--) {
       mbar_wait(s.k_full + 8 * k.slot, k.phase);
-      if constexpr (PING_PONG) named_sync(ready, 256);
-      scores(x, q, qr, s.k + k.slot * KV_BYTES);
+      named_sync(ready, 256);
+      scores(x, q, s.k + k.slot * KV_BYTES);
       mbar_wait(s.v_full + 8 * v.slot, v.phase);
       weighted_sum(o, prob, s.v + v.slot * KV_BYTES);
-      if constexpr (PING_PONG) named_arrive(next_ready, 256);
+      named_arrive(next_ready, 256);
       wgmma_wait<1>();
       pin(x);
 
@@ -271,7 +255,7 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
       pack(prob, x, part);
       if (__any_sync(FULL_WARP, !(part[0] + part[1] <= LARGEST<T>))) {
         float now[2];
-        scores_again(x, q, qr, s.k + k.slot * KV_BYTES);
+        scores_again(x, q, s.k + k.slot * KV_BYTES);
         row_max(x, now);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -290,9 +274,7 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
       sum[0] += part[0];
       sum[1] += part[1];
     }
-    if constexpr (!Q_REGISTERS) {
-      if (lane == 0) mbar_arrive(s.q_empty + 8 * group);
-    }
+    release(s.q_empty + 8 * group, lane);
 
     mbar_wait(s.v_full + 8 * v.slot, v.phase);
     weighted_sum(o, prob, s.v + v.slot * KV_BYTES);
@@ -331,10 +313,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_con
   __syncthreads();
 
   if (group == CONSUMERS) {
-    registers_shrink<PRODUCER_REGISTERS>();
+    registers_shrink<32>();
     if (warp == 4 * CONSUMERS && lane == 0) produce(p, s);
   } else {
-    registers_grow<CONSUMER_REGISTERS>();
+    registers_grow<160>(); // with the producer's, all of the register file
     consume(p, s, group, lane);
   }
 }

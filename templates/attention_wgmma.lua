@@ -19,22 +19,10 @@ local function map(p, name, tokens, box_tokens)
   }
 end
 
--- What goes with each tile of keys: three warpgroups of 64 queries have 160 registers a thread, two have 232.
-local shapes = {
-  [80] = { consumers = 3, stages = 4, q_registers = 0, ping_pong = 1 },
-  [64] = { consumers = 3, stages = 4, q_registers = 0, ping_pong = 1 },
-  [128] = { consumers = 2, stages = 3, q_registers = 1, ping_pong = 0 },
-}
+local rows, stages = 192, 4 -- three warpgroups of 64 queries
 
-local function smem(p, t)
-  local s = shapes[t.tile_n]
-  return 2 * p.head_dim * (64 * s.consumers + 2 * s.stages * t.tile_n) + 16 * s.consumers + 32 * s.stages
-end
-
-local function tiles(p, t)
-  local rows = 64 * shapes[t.tile_n].consumers
-  return (p.sq + rows - 1) // rows * p.heads * p.batch
-end
+local function smem(p, t) return 2 * p.head_dim * (rows + 2 * stages * t.tile_n) + 16 * 3 + 32 * stages end
+local function tiles(p) return (p.sq + rows - 1) // rows * p.heads * p.batch end
 
 return {
   implements = "attention",
@@ -47,29 +35,26 @@ return {
     return (p.dtype == "bf16" or p.dtype == "f16") and (p.head_dim == 64 or p.head_dim == 128) and not p.causal and p.bias_mode == "none"
       and not p.has_kv_len and p.scale > 0 and aligned(p, "q") and aligned(p, "k") and aligned(p, "v")
   end,
-  tunables = { tile_n = { 80, 64, 128 } },
+  tunables = { tile_n = { 80, 64 } },
   valid = function(p, t) return smem(p, t) <= t.smem_limit end,
   constants = function(p, t)
-    local s = shapes[t.tile_n]
-    return {
-      { "T", p.dtype }, { "HEADS", p.heads }, { "HEAD_DIM", p.head_dim }, { "TILE_N", t.tile_n }, { "STAGES", s.stages },
-      { "CONSUMERS", s.consumers }, { "Q_REGISTERS", s.q_registers }, { "PING_PONG", s.ping_pong },
-    }
+    return { { "T", p.dtype }, { "HEADS", p.heads }, { "HEAD_DIM", p.head_dim }, { "TILE_N", t.tile_n }, { "STAGES", stages } }
   end,
-  params = { { "tm_q", "tmap" }, { "tm_k", "tmap" }, { "tm_v", "tmap" }, { "sq", "i32" }, { "sk", "i32" }, { "batch", "i32" }, { "scale", "f32" } },
+  params = {
+    { "tm_q", "tmap" }, { "tm_k", "tmap" }, { "tm_v", "tmap" }, { "sq", "i32" }, { "sk", "i32" }, { "batch", "i32" }, { "scale", "f32" },
+  },
   launch = function(p, t)
     return {
-      grid = { math.min(tiles(p, t), t.sms or 132), 1, 1 },
-      block = 128 * (shapes[t.tile_n].consumers + 1),
+      grid = { math.min(tiles(p), t.sms or 132), 1, 1 },
+      block = 512,
       smem = smem(p, t),
       tmaps = { tm_q = map(p, "q", p.sq, 64), tm_k = map(p, "k", p.sk, t.tile_n), tm_v = map(p, "v", p.sk, t.tile_n) },
     }
   end,
   cost = function(p, t, hw)
-    local rows = 64 * shapes[t.tile_n].consumers
     local keys = (p.sk + t.tile_n - 1) // t.tile_n * t.tile_n
-    local share = rows == 192 and 0.72 or 0.68 -- of the nominal rate: what the power cap leaves
-    local tile = 4.0 * rows * keys * p.head_dim / (share * hw.tensor_tflops * 1e12 / hw.sms)
-    return (tiles(p, t) + hw.sms - 1) // hw.sms * (tile + 1e-6) + 3e-6 -- filling and draining the pipeline once a tile
+    -- 0.72: what the power cap leaves of the nominal rate; 1 us: filling and draining the pipeline once a tile.
+    local tile = 4.0 * rows * keys * p.head_dim / (0.72 * hw.tensor_tflops * 1e12 / hw.sms)
+    return (tiles(p) + hw.sms - 1) // hw.sms * (tile + 1e-6) + 3e-6
   end,
 }

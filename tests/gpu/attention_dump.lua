@@ -67,7 +67,8 @@ function M.compose(name, p, t, symbol)
   for _, f in ipairs(side.params) do text[#text + 1] = ("  %s %s;"):format(c_types[f[2]], f[1]) end
   local out = p.out_dtypes[1] == "f32" and "float" or p.out_dtypes[1]
   text[#text + 1] = ("  %s *out;\n};"):format(out)
-  text[#text + 1] = ("template <int V>\n__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {\n"
+  text[#text + 1] = ("template <int V>\n"
+    .. "__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {\n"
     .. "  store_vec<V>(p.out + row * %d + col, v);\n}"):format(p.heads * p.head_dim)
   for _, f in ipairs(side.uses or {}) do text[#text + 1] = slurp(templates .. f) end
   text[#text + 1] = slurp(templates .. name .. ".cu")
@@ -110,7 +111,8 @@ function M.variants()
       if arch >= side.arch_min and arch <= (side.arch_max or 1000) then
         for i = 1, (arch == 89 or arch == 120) and model_shapes or #shapes do
           local p = M.problem(shapes[i])
-          for _, t in ipairs(side.accepts(p) and (name ~= "attention_simt" or p.dtype == "f32") and M.choices(side, p, limits[arch]) or {}) do
+          local wanted = side.accepts(p) and (name ~= "attention_simt" or p.dtype == "f32")
+          for _, t in ipairs(wanted and M.choices(side, p, limits[arch]) or {}) do
             list[#list + 1] = {
               label = ("%s d%d %s"):format(M.label(name, t), p.head_dim, p.dtype),
               arch = "sm_" .. arch .. (arch >= 90 and "a" or ""),

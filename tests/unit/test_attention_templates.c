@@ -1,5 +1,5 @@
-/* Every attention template compiles for every architecture it names, with no spills, no serialised wgmma and within the block's shared
- * memory. The variants come from tests/gpu/attention_dump.lua, which evaluates the sidecars. Needs NVRTC, no GPU. */
+/* Every attention template compiles for every architecture it names, with no spills, no serialised wgmma and within the block's
+ * shared memory. The variants come from tests/gpu/attention_dump.lua, which evaluates the sidecars. Needs NVRTC, no GPU. */
 #include "runtime/gpu/compiler.h"
 
 #include <lauxlib.h>
