@@ -5,6 +5,7 @@ setup() {
   cd "$BATS_TEST_DIRNAME/../.." || exit 1
   MOONKILN=${MOONKILN:-$PWD/build/moonkiln}
   tests=$(dirname "$MOONKILN")/unit/test_compiler
+  if "$MOONKILN" info | grep -qE '^NVRTC +not found'; then skip "no NVRTC"; fi
 }
 
 @test "crashes, hangs and errors, with the program as the worker" {
