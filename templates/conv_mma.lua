@@ -83,7 +83,8 @@ return {
     return { grid = { tiles(p, t), 1, 1 }, block = threads(t), smem = smem(p, t), cluster = 1 }
   end,
 
-  -- Tensor cores as in matmul_mma, or the bytes that tiles fetch from L2 (about 1.4 x a copy's rate), where L1 serves half the pixels.
+  -- Tensor cores as in matmul_mma, or the bytes that tiles fetch from L2 (about 1.7 x a copy's rate). A row's reduction is latency:
+  -- 0.45 us a row of every warp, two thirds of it hidden where a second block has the tensor cores meanwhile.
   cost = function(p, t, hw)
     local size, k = SIZE[p.dtype], k_of(p)
     local rate = hw.tensor_tflops * 1e12 / size * 2 * (hw.arch >= 90 and hw.arch < 120 and 0.58 or 0.8)
@@ -91,9 +92,14 @@ return {
     if p.cin % (16 // size) ~= 0 then rate = rate / 8 end
     local waves = ceil_div(tiles(p, t), hw.sms)
     local compute = 2.0 * t.tile_m * t.tile_n * k / (rate / hw.sms)
-    local fetch = (t.tile_m * (p.kw > 1 and 0.5 or 1) + t.tile_n) * k * size / (1.4e12 * hw.copy_tbs / hw.sms)
+    local fetch = (t.tile_m + t.tile_n) * k * size / (1.7e12 * hw.copy_tbs / hw.sms)
+    local reduce = 0
+    if p.row_epilogue then
+      local alone = threads(t) > 128 or 2 * smem(p, t) + 2048 > t.smem_limit
+      reduce = t.tile_m / (threads(t) // 32) * (alone and 0.45e-6 or 0.15e-6)
+    end
     local bytes = p.ti * p.hi * p.wi * p.cin * size
     for _, dtype in ipairs(p.out_dtypes or {}) do bytes = bytes + p.m * p.n * (SIZE[dtype] or 4) end
-    return math.max(waves * math.max(compute, fetch), bytes / (hw.copy_tbs * 1e12)) + 4e-6
+    return math.max(waves * (math.max(compute, fetch) + reduce), bytes / (hw.copy_tbs * 1e12)) + 4e-6
   end,
 }

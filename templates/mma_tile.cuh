@@ -55,8 +55,10 @@ __device__ __forceinline__ void store_chunk(u32 dst, const Element &element) {
                : "memory");
 }
 
-/* Streams ROWS rows of a row-major matrix; rows at `rows` and beyond, and k at K and beyond, arrive as zeros. */
-template <int ROWS>
+/* Streams ROWS rows of a row-major matrix; rows at `rows` and beyond, and k at K and beyond, arrive as zeros. STEPWISE finds each
+ * row's address from the last one's: with a run-time leading dimension and many rows a thread, the multiples of it that the compiler
+ * would keep do not fit beside 64x64 accumulators. */
+template <int ROWS, bool STEPWISE>
 struct row_stream {
   const T *mine; /* this thread's chunk of its first row, at k = 0 */
   i64 ld;
@@ -68,15 +70,16 @@ struct row_stream {
         left(rows - first_row - my_first_row()) {}
 
   __device__ __forceinline__ void load(u32 stage_rows, int k_tile) const {
+    constexpr int UNROLL = sizeof(T) == 4 ? 4 : 16; /* TF32's rounding needs the registers: 17% slower with all copies at once */
     const bool in_k = K % TILE_K == 0 || k_tile * TILE_K + my_chunk() * CHUNK < K;
     const T *src = mine + k_tile * TILE_K;
-#pragma unroll
+#pragma unroll UNROLL
     for (int i = 0; i < ceil_div(ROWS, ROWS_A_PASS); i++) {
       const int row = my_first_row() + i * ROWS_A_PASS;
       if (ROWS % ROWS_A_PASS != 0 && row >= ROWS) break;
       cp_async16(stage_rows + chunk_offset(row, my_chunk()), src, in_k && i * ROWS_A_PASS < left);
       src += ROWS_A_PASS * ld;
-      asm volatile("" : "+l"(src)); /* else the multiples of ld are kept, in registers that the accumulators need */
+      if constexpr (STEPWISE) asm volatile("" : "+l"(src));
     }
   }
 };

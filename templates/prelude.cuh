@@ -214,10 +214,6 @@ __device__ __forceinline__ u32 smem_address(const void *p) { return (u32)__cvta_
 __device__ __forceinline__ void cp_async16(u32 dst, const void *src, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
 }
-/* The same through L1, for data that this multiprocessor will soon read again. */
-__device__ __forceinline__ void cp_async16_l1(u32 dst, const void *src, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(valid ? 16 : 0) : "memory");
-}
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Waits until at most N of this thread's newest groups are still under way. */
 template <int N>

@@ -1,5 +1,6 @@
 /* Every matmul and convolution template compiles for every architecture, with no spills and within the block's shared memory. The
- * variants come from tests/gpu/template_dump.lua, which evaluates the sidecars. With MOONKILN_TEST_ALL set: every choice of tunables. */
+ * variants come from tests/gpu/template_dump.lua, which evaluates the sidecars. With MOONKILN_TEST_ALL set: every choice of
+ * tunables. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -51,9 +52,8 @@ static variants load_variants(bool everything) {
   assert_true(v.jobs && v.smem && v.smem_limit);
   for (int i = 0; i < v.count; i++) {
     lua_rawgeti(v.lua, -1, i + 1);
-    v.jobs[i] = (mk_compile_job){.name = text_field(v.lua, "label"),
-                                 .source = text_field(v.lua, "source"),
-                                 .arch = text_field(v.lua, "arch")};
+    v.jobs[i] = (mk_compile_job){
+        .name = text_field(v.lua, "label"), .source = text_field(v.lua, "source"), .arch = text_field(v.lua, "arch")};
     v.smem[i] = int_field(v.lua, "smem");
     v.smem_limit[i] = int_field(v.lua, "smem_limit");
     lua_pop(v.lua, 1);
@@ -81,7 +81,8 @@ static int judge(const mk_compile_job *jobs, const mk_compile_result *results, i
   for (int i = 0; i < n; i++) {
     const mk_compile_result *r = &results[i];
     if (r->ok && !r->report.spill_bytes) continue;
-    print_error("%s %s: %s (%d bytes spilled)\n", jobs[i].arch, jobs[i].name, r->ok ? "spills" : r->message, r->report.spill_bytes);
+    print_error("%s %s: %s (%d bytes spilled)\n", jobs[i].arch, jobs[i].name, r->ok ? "spills" : r->message,
+                r->report.spill_bytes);
     bad++;
   }
   return bad;
