@@ -1,12 +1,12 @@
-/* Convolution on tensor cores, as an implicit matmul: output pixels by KT*KH*KW*CIN by output channels, channels last, stride 1, f32
- * accumulation; bf16, f16, or f32 taken as TF32. sm_80 and up. Reading through a nearest x2 upsampling costs a shift of h and w.
+/* Convolution on tensor cores, as an implicit matmul: output pixels by KT*KH*KW*CIN by output channels, channels last, stride 1,
+ * f32 accumulation; bf16, f16, or f32 taken as TF32. sm_80 and up. Reading through a x2 upsampling costs a shift of h and w.
  *
  * Tile and pipeline: mma_tile.cuh. k runs over (kt, kh, kw, cin), cin fastest, as the weight is stored; a 16-byte chunk of k lies
  * within one tap where CIN is a multiple of CHUNK, so a chunk is one cp.async, or zeros where the tap leaves the image. Other CIN
  * (3, 4, ...) gather element by element: right, not fast; and no network spends time there.
  *
- * Bound: tensor cores. On an H200, bf16, 3x3x3: 350 TFLOP/s at 96 channels (cuDNN 432), 401 at 192 (cuDNN 627), 417 at 384 (cuDNN
- * 764), of the 610 or so that mma.sync is said to reach; with the norm fused 288 at 96 and 361 at 384. TF32: 162 at 96, 183 at 384.
+ * Bound: tensor cores. On an H200, bf16, 3x3x3: 350 TFLOP/s at 96 channels (cuDNN 432), 401 at 192 (cuDNN 627), 417 at 384
+ * (cuDNN 764), of the 610 or so that mma.sync is said to reach; with the norm fused 288 at 96, 361 at 384. TF32: 162 and 183.
  * Tried: fetching pixels through L1, where neighbouring taps meet: no difference. */
 
 constexpr bool WHOLE_CHUNKS = CIN % CHUNK == 0;
@@ -49,9 +49,8 @@ struct weight_stream {
     } else {
       const int k = k_tile * TILE_K + my_chunk() * CHUNK;
       for (int row = my_first_row(); row < TILE_N; row += ROWS_A_PASS)
-        store_chunk(stage_rows + chunk_offset(row, my_chunk()), [&](int e) {
-          return first + row < N && k + e < K ? w[(i64)(first + row) * K + k + e] : from_f32<T>(0.f);
-        });
+        store_chunk(stage_rows + chunk_offset(row, my_chunk()),
+                    [&](int e) { return first + row < N && k + e < K ? w[(i64)(first + row) * K + k + e] : from_f32<T>(0.f); });
     }
   }
 };

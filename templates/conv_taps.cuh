@@ -1,5 +1,5 @@
-/* What convolutions share: where element k of the reduction meets an output pixel. k runs over (kt, kh, kw, cin), cin fastest, as the
- * weight is stored; zero padding and the nearest x2 upsampling of the input are a matter of coordinates here.
+/* What convolutions share: where element k of the reduction meets an output pixel. k runs over (kt, kh, kw, cin), cin fastest, as
+ * the weight is stored; zero padding and the nearest x2 upsampling of the input are a matter of coordinates here.
  *
  * Constants: T, K, CIN, KH, KW, PAD_T, PAD_H, PAD_W, UPSAMPLE. Params: x, m, ho, wo, ti, hi, wi. */
 

@@ -1,5 +1,5 @@
-/* The end of every tiled template: finished f32 rows stand in shared memory, the fused code takes them from there. So it is compiled
- * in one rolled loop and meets whole rows: wide, coalesced accesses, or one warp a row where it reduces over the row.
+/* The end of every tiled template: finished f32 rows stand in shared memory, the fused code takes them from there. So it is
+ * compiled in one rolled loop and meets whole rows: wide, coalesced accesses, or one warp a row where it reduces over the row.
  *
  * Constants: N, TILE_N, THREADS. */
 

@@ -1,8 +1,8 @@
 /* Matmul with at most MAX_M rows: epilogue(A[m, K] B[N, K]^T) in plain f32, for f32, bf16 or f16 operands. The timestep's, the
  * modulation's and other one-row layers.
  *
- * A warp takes COLS columns and all rows: its lanes read the weight in adjacent pieces of VEC elements, once, and meet the rows of A,
- * which stay in L1; a sum over the lanes ends each dot product. Bound: the weight's bytes from device memory.
+ * A warp takes COLS columns and all rows: its lanes read the weight in adjacent pieces of VEC elements, once, and meet the rows
+ * of A, which stay in L1; a sum over the lanes ends each dot product. Bound: the weight's bytes from device memory.
  *
  * Constants: T, N, K, COLS (divides N), VEC (divides K, lda and ldb; 16 bytes where they allow it), MAX_M = 8, THREADS. */
 

@@ -1,7 +1,7 @@
 /* Matmul on tensor cores: epilogue(A[m, K] B[N, K]^T), f32 accumulation; bf16, f16, or f32 operands taken as TF32. sm_80 and up.
  *
- * Tile and pipeline: mma_tile.cuh. One block a tile, 64x64 or 64x32 a warp; cp.async three or four stages deep; any m, any N; K and
- * both leading dimensions must be whole 16-byte chunks (the sidecar says so; other shapes are matmul_simt's).
+ * Tile and pipeline: mma_tile.cuh. One block a tile, 64x64 or 64x32 a warp; cp.async three or four stages deep; any m, any N; K
+ * and both leading dimensions must be whole 16-byte chunks (the sidecar says so; other shapes are matmul_simt's).
  *
  * Bound: tensor cores for m, N beyond a few hundred, else the weight's bytes. On an H200 (28800x5120x5120, bf16) 461 TFLOP/s with
  * 128x256x64 tiles, of the 610 or so that mma.sync is said to reach; cuBLAS with wgmma: 725. TF32: 191, cuBLAS 344.

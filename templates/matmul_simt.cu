@@ -1,5 +1,5 @@
-/* Matmul in plain f32: epilogue(A[m, K] B[N, K]^T) for f32, bf16 or f16 operands of any size, leading dimension and alignment. What
- * full precision asks for, and what takes the shapes that matmul_mma cannot.
+/* Matmul in plain f32: epilogue(A[m, K] B[N, K]^T) for f32, bf16 or f16 operands of any size, leading dimension and alignment.
+ * What full precision asks for, and what takes the shapes that matmul_mma cannot.
  *
  * Tile and pipeline: simt_tile.cuh. Bound: the FMA units. */
 

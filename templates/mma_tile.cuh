@@ -4,9 +4,9 @@
  * Constants: T (bf16, f16, or float taken as TF32), N, K, TILE_M, TILE_N, TILE_K, STAGES, WARPS_M, WARPS_N, THREADS, GROUP_M.
  * Uses drain.cuh.
  *
- * All three dtypes share one data path, because it is written in bytes: a stage row is TILE_K elements = 64 or 128 bytes, cut into
- * 16-byte chunks (the unit of cp.async and of an ldmatrix row); a step of the multiplication takes 32 bytes of k, which is k16 of a
- * 16-bit type and k8 of TF32, and ldmatrix hands 32-bit elements to exactly the lanes that the TF32 mma wants them in. */
+ * All three dtypes share one data path, because it is written in bytes: a stage row is TILE_K elements = 64 or 128 bytes, cut
+ * into 16-byte chunks (the unit of cp.async and of an ldmatrix row); a step of the multiplication takes 32 bytes of k, which is
+ * k16 of a 16-bit type and k8 of TF32, and ldmatrix hands 32-bit elements to the very lanes that the TF32 mma wants them in. */
 
 constexpr int WARP_M = TILE_M / WARPS_M;
 constexpr int WARP_N = TILE_N / WARPS_N;
@@ -56,8 +56,8 @@ __device__ __forceinline__ void store_chunk(u32 dst, const Element &element) {
 }
 
 /* Streams ROWS rows of a row-major matrix; rows at `rows` and beyond, and k at K and beyond, arrive as zeros. STEPWISE finds each
- * row's address from the last one's: with a run-time leading dimension and many rows a thread, the multiples of it that the compiler
- * would keep do not fit beside 64x64 accumulators. */
+ * row's address from the last one's: with a run-time leading dimension and many rows a thread, the multiples of it that the
+ * compiler would keep do not fit beside 64x64 accumulators. */
 template <int ROWS, bool STEPWISE>
 struct row_stream {
   const T *mine; /* this thread's chunk of its first row, at k = 0 */
@@ -176,7 +176,9 @@ __device__ __forceinline__ void accumulate(accumulators &acc, const Load &load) 
 
 constexpr int BLOCK_SLAB_BYTES = WARPS_M * 16 * SLAB_LD * 4;
 constexpr int BLOCKS_THAT_FIT = STAGES * STAGE_BYTES / BLOCK_SLAB_BYTES;
-__host__ __device__ constexpr int largest_divisor(int n, int limit) { return limit >= n ? n : n % limit == 0 ? limit : largest_divisor(n, limit - 1); }
+__host__ __device__ constexpr int largest_divisor(int n, int limit) {
+  return limit >= n ? n : n % limit == 0 ? limit : largest_divisor(n, limit - 1);
+}
 static_assert(BLOCKS_THAT_FIT >= 1, "the ring must hold 16 rows of accumulators of every warp");
 constexpr int SLAB_BLOCKS = largest_divisor(BLOCKS_M, BLOCKS_THAT_FIT);
 constexpr int SLAB_WARP_ROWS = 16 * SLAB_BLOCKS;
@@ -199,9 +201,8 @@ __device__ __forceinline__ void finish(const Params &p, const accumulators &acc,
           store_vec<2>(mine + (i * 16 + half * 8) * SLAB_LD + j * 8, two);
         }
     __syncthreads();
-    drain<WARPS_M * SLAB_WARP_ROWS>(p, slab, col0, m, [=](int r) {
-      return row0 + r / SLAB_WARP_ROWS * WARP_M + first * 16 + r % SLAB_WARP_ROWS;
-    });
+    drain<WARPS_M * SLAB_WARP_ROWS>(p, slab, col0, m,
+                                    [=](int r) { return row0 + r / SLAB_WARP_ROWS * WARP_M + first * 16 + r % SLAB_WARP_ROWS; });
   }
 }
 

@@ -1,9 +1,9 @@
-/* Random normals by Philox4x32-10 counters: no state, every element's value follows from its index. Composed behind the prelude by
- * the runtime; both kernels are grid-stride loops, so any launch geometry gives the same result. Bound: writing, about.
+/* Random normals by Philox4x32-10 counters: no state, every element's value follows from its index. Composed behind the prelude
+ * by the runtime; both kernels are grid-stride loops, so any launch geometry gives the same result. Bound: writing, about.
  *
  * normal_torch      PyTorch's CUDA generator, bit for bit. What it draws depends on its own launch geometry: `threads` is the
- *                   number of threads of that launch, 256 min(multiprocessors * (threads per multiprocessor / 256), ceil(count / 256)).
- * normal_fill_*     weights for timing without a checkpoint: mean + scale * N(0, 1), another stream for each tensor. */
+ *                   number of threads of that launch, 256 min(multiprocessors * (threads per multiprocessor / 256), ceil(count /
+ * 256)). normal_fill_*     weights for timing without a checkpoint: mean + scale * N(0, 1), another stream for each tensor. */
 
 struct u32x4 {
   u32 x, y, z, w;
@@ -23,8 +23,8 @@ __device__ __forceinline__ u32x4 philox(u64 position, u64 stream, u64 key) {
   return c;
 }
 
-/* Box-Muller with the operations, constants and contractions of cuRAND's curand_normal4: the logarithm is the accurate one, the sine
- * and cosine are the hardware's approximations. */
+/* Box-Muller with the operations, constants and contractions of cuRAND's curand_normal4: the logarithm is the accurate one, the
+ * sine and cosine are the hardware's approximations. */
 __device__ __forceinline__ void box_muller(u32 a, u32 b, float &first, float &second) {
   constexpr float INV_2POW32 = 2.3283064e-10f, TAU_INV_2POW32 = 2.3283064e-10f * 6.2831855f;
   const float u = fmaf((float)a, INV_2POW32, INV_2POW32 / 2);
@@ -50,7 +50,7 @@ struct TorchNormalParams {
   float *out;
   i64 count;
   u64 seed;
-  u64 offset;  /* the generator's: a multiple of 4; a draw adds 4 * (1 + (count - 1) / (4 * threads)) to it */
+  u64 offset; /* the generator's: a multiple of 4; a draw adds 4 * (1 + (count - 1) / (4 * threads)) to it */
   i64 threads;
 };
 
@@ -95,6 +95,12 @@ __device__ __forceinline__ void normal_fill(const NormalFillParams &p) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256) normal_fill_f32(const __grid_constant__ NormalFillParams p) { normal_fill<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) normal_fill_f16(const __grid_constant__ NormalFillParams p) { normal_fill<f16>(p); }
-extern "C" __global__ void __launch_bounds__(256) normal_fill_bf16(const __grid_constant__ NormalFillParams p) { normal_fill<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) normal_fill_f32(const __grid_constant__ NormalFillParams p) {
+  normal_fill<float>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) normal_fill_f16(const __grid_constant__ NormalFillParams p) {
+  normal_fill<f16>(p);
+}
+extern "C" __global__ void __launch_bounds__(256) normal_fill_bf16(const __grid_constant__ NormalFillParams p) {
+  normal_fill<bf16>(p);
+}

@@ -71,17 +71,27 @@ __device__ __forceinline__ void unpack2<f16>(u32 x, float &lo, float &hi) {
 template <typename T>
 __device__ __forceinline__ T from_f32(float x);
 template <>
-__device__ __forceinline__ float from_f32<float>(float x) { return x; }
+__device__ __forceinline__ float from_f32<float>(float x) {
+  return x;
+}
 template <>
-__device__ __forceinline__ i32 from_f32<i32>(float x) { return (i32)x; }
+__device__ __forceinline__ i32 from_f32<i32>(float x) {
+  return (i32)x;
+}
 template <>
-__device__ __forceinline__ bf16 from_f32<bf16>(float x) { return bf16{(u16)pack2<bf16>(x, 0.f)}; }
+__device__ __forceinline__ bf16 from_f32<bf16>(float x) {
+  return bf16{(u16)pack2<bf16>(x, 0.f)};
+}
 template <>
-__device__ __forceinline__ f16 from_f32<f16>(float x) { return f16{(u16)pack2<f16>(x, 0.f)}; }
+__device__ __forceinline__ f16 from_f32<f16>(float x) {
+  return f16{(u16)pack2<f16>(x, 0.f)};
+}
 
 /* What a cast node means where both sides stay in registers: the value an f32 has after a round trip through T. */
 template <typename T>
-__device__ __forceinline__ float round_to(float x) { return to_f32(from_f32<T>(x)); }
+__device__ __forceinline__ float round_to(float x) {
+  return to_f32(from_f32<T>(x));
+}
 
 /* ---- vectors: V adjacent elements as f32, moved in pieces of up to 16 bytes ----
  * The address must be a multiple of the piece, min(16, V * sizeof(T)) bytes. */
@@ -180,9 +190,7 @@ __device__ __forceinline__ float op_tanh(float x) { return tanhf(x); }
 __device__ __forceinline__ float op_sigmoid(float x) { return fast_recip(1.f + expf(-x)); }
 __device__ __forceinline__ float op_silu(float x) { return x * op_sigmoid(x); }
 /* tanh form; 0.5 (1 + tanh u) = sigmoid(2u) keeps the negative tail, where 1 + tanh cancels. */
-__device__ __forceinline__ float op_gelu(float x) {
-  return x * op_sigmoid(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f));
-}
+__device__ __forceinline__ float op_gelu(float x) { return x * op_sigmoid(x * fmaf(0.0713548162726f, x * x, 1.5957691216057f)); }
 __device__ __forceinline__ float op_add(float a, float b) { return a + b; }
 __device__ __forceinline__ float op_sub(float a, float b) { return a - b; }
 __device__ __forceinline__ float op_mul(float a, float b) { return a * b; }
@@ -243,9 +251,10 @@ template <typename T>
 __device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]);
 template <>
 __device__ __forceinline__ void mma<bf16>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 template <>
 __device__ __forceinline__ void mma<f16>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
@@ -255,9 +264,10 @@ __device__ __forceinline__ void mma<f16>(float (&d)[4], const u32 (&a)[4], const
 }
 template <>
 __device__ __forceinline__ void mma<float>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /* f32 bits to TF32 bits, rounded to nearest: the tensor core alone would truncate, which biases long sums. */

@@ -1,10 +1,10 @@
-/* The f32 tile that matmul_simt and conv_simt share: acc[TILE_M, TILE_N] = A[TILE_M, K] B[TILE_N, K]^T on the ordinary units, every
- * product and sum in f32. A template brings one fetcher for each operand, so any size and any alignment will do.
+/* The f32 tile that matmul_simt and conv_simt share: acc[TILE_M, TILE_N] = A[TILE_M, K] B[TILE_N, K]^T on the ordinary units,
+ * every product and sum in f32. A template brings one fetcher for each operand, so any size and any alignment will do.
  *
  * Constants: N, K, TILE_M and TILE_N (multiples of 64), TILE_K = 16, THREADS = 256. Uses drain.cuh.
  *
- * 16x16 threads. A thread holds 4x4 pieces 64 rows and columns apart, so that its operands are float4 reads without bank conflicts;
- * tiles stand k-major in two buffers, and the next tile travels through registers while this one is multiplied. */
+ * 16x16 threads. A thread holds 4x4 pieces 64 rows and columns apart, so that its operands are float4 reads without bank
+ * conflicts; tiles stand k-major in two buffers, and the next tile travels through registers while this one is multiplied. */
 
 constexpr int SIDE = 16; /* threads along each side of the tile; also how many rows apart a thread's fetches lie */
 constexpr int FOURS_M = TILE_M / 64;
@@ -52,8 +52,7 @@ __device__ __forceinline__ void accumulate(accumulators &acc, const FetchA &a, c
     for (int k = 0; k < TILE_K; k++) {
       float av[4 * FOURS_M], bv[4];
 #pragma unroll
-      for (int i = 0; i < FOURS_M; i++)
-        load_vec<4>(as + k * A_LD + i * 64 + ty * 4, reinterpret_cast<float(&)[4]>(av[4 * i]));
+      for (int i = 0; i < FOURS_M; i++) load_vec<4>(as + k * A_LD + i * 64 + ty * 4, reinterpret_cast<float(&)[4]>(av[4 * i]));
 #pragma unroll
       for (int j = 0; j < FOURS_N; j++) {
         load_vec<4>(bs + k * B_LD + j * 64 + tx * 4, bv);
