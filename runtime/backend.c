@@ -6,6 +6,7 @@
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 #include "runtime/cpu/session.h"
+#include "runtime/gpu/memory.h"
 #include "runtime/gpu/session.h"
 
 struct mk_backend {
@@ -42,8 +43,7 @@ void mk_backend_close(mk_backend *b) {
 
 const char *mk_backend_name(const mk_backend *b) { return b->device ? "cuda" : "cpu"; }
 
-mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {
-  if (!b->device) return mk_cpu_session_open(g, st);
+static mk_plan *plan_for(mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
   if (!mk_env_data_path("templates", templates, st)) return NULL;
   mk_plan_options options = {.arch = b->device->arch,
@@ -51,8 +51,25 @@ mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) 
                              .sms = b->device->sms,
                              .templates = templates,
                              .cublaslt = b->device->lt != NULL};
-  mk_plan *plan = mk_plan_build(g, &options, st);
+  return mk_plan_build(g, &options, st);
+}
+
+mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {
+  if (!b->device) return mk_cpu_session_open(g, st);
+  mk_plan *plan = plan_for(b, g, st);
   if (!plan) return NULL;
   MK_PUSH(&b->arena, b->plans, b->count, b->cap, plan);
   return mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
+}
+
+bool mk_backend_fits(mk_backend *b, mk_graph *const *graphs, int count, bool offload, const char *what, mk_status *st) {
+  if (!b->device) return true;
+  mk_plan **plans = calloc((size_t)count, sizeof *plans);
+  if (!plans) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  bool ok = true;
+  for (int i = 0; ok && i < count; i++) ok = (plans[i] = plan_for(b, graphs[i], st)) != NULL;
+  ok = ok && mk_gpu_plans_fit(b->device, (const mk_plan *const *)plans, count, offload, what, st);
+  for (int i = 0; i < count; i++) mk_plan_free(plans[i]);
+  free(plans);
+  return ok;
 }

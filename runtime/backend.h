@@ -16,4 +16,8 @@ const char *mk_backend_name(const mk_backend *b);
 /* A session for an optimized graph, which it borrows; what it compiles is the backend's. Close with session->ops->close. */
 mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st);
 
+/* Whether sessions for these graphs can be in memory together, or with offload one at a time; false with the status set when the
+ * GPU's free memory is too small. The CPU is not asked. `what` is for the message. */
+bool mk_backend_fits(mk_backend *b, mk_graph *const *graphs, int count, bool offload, const char *what, mk_status *st);
+
 #endif

@@ -94,21 +94,35 @@ static mk_network_options options_for(const job *j, const mk_part *part) {
                               .policy = j->policy};
 }
 
-/* Every network's weights are looked at before any heavy work: what is wrong with the last one's is known at once. */
+static bool expert_used(const mk_schedule *s, int which) {
+  for (int i = 0; i < s->steps; i++)
+    if (s->step[i].expert == which) return true;
+  return false;
+}
+
+/* Everything is looked at before any heavy work: what is wrong with the last network's weights, or too large for the GPU, is
+ * known at once. The experts are in memory together, the others alone. */
 static bool check_networks(job *j) {
+  enum { TEXT, HIGH, LOW, VAE, COUNT };
+  static const mk_network networks[COUNT] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
   const mk_request *r = &j->request;
-  const struct {
-    mk_network network;
-    const mk_part *part;
-  } all[] = {{MK_NET_TEXT, &r->text}, {MK_NET_DIT, &r->dit[0]}, {MK_NET_DIT, &r->dit[1]}, {MK_NET_VAE, &r->vae}};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    if (!all[i].part->source) continue;
-    mk_network_options o = options_for(j, all[i].part);
-    if (mk_network_check(all[i].network, &o, &j->st)) continue;
-    if (all[i].part->path) mk_fail_context(&j->st, "%s", all[i].part->path);
-    return false;
+  const mk_part *parts[COUNT] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
+  mk_graph *graphs[COUNT] = {NULL}, *experts[2];
+  int nexperts = 0;
+  bool ok = true;
+  for (int i = 0; ok && i < COUNT; i++) {
+    if (!parts[i]->source) continue;
+    mk_network_options o = options_for(j, parts[i]);
+    ok = (graphs[i] = mk_network_checked(networks[i], &o, &j->st)) != NULL;
+    if (!ok && parts[i]->path) mk_fail_context(&j->st, "%s", parts[i]->path);
   }
-  return true;
+  for (int e = 0; ok && e < 2; e++)
+    if (expert_used(&r->schedule, e)) experts[nexperts++] = graphs[HIGH + e];
+  ok = ok && mk_backend_fits(j->backend, &graphs[TEXT], 1, false, "text encoder", &j->st) &&
+       mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->st) &&
+       mk_backend_fits(j->backend, &graphs[VAE], 1, false, "decoder", &j->st);
+  for (int i = 0; i < COUNT; i++) mk_graph_free(graphs[i]);
+  return ok;
 }
 
 /* ---- phases */
@@ -171,11 +185,10 @@ static bool denoise(job *j) {
   const mk_request *r = &j->request;
   const mk_schedule *s = &r->schedule;
   mk_stage experts[2] = {{0}};
-  bool ok = true, used[2] = {false, false};
+  bool ok = true;
   int64_t count = MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
-  for (int i = 0; i < s->steps; i++) used[s->step[i].expert] = true;
   for (int e = 0; ok && !j->o->offload && e < 2; e++) /* all resident before the first step */
-    if (used[e]) ok = open_expert(j, e, &experts[e]);
+    if (expert_used(s, e)) ok = open_expert(j, e, &experts[e]);
   double loaded = j->result->load_seconds, start = now();
   int active = -1;
   for (int i = 0; ok && i < s->steps; i++) {

@@ -49,14 +49,15 @@ mk_graph *mk_network_graph(mk_network network, const mk_network_options *options
   return g;
 }
 
-bool mk_network_check(mk_network network, const mk_network_options *options, mk_status *st) {
+mk_graph *mk_network_checked(mk_network network, const mk_network_options *options, mk_status *st) {
   const mk_source *s = options->weights;
   mk_graph *g = mk_network_graph(network, options, st);
-  for (int i = 0; g && s && i < g->count && !mk_failed(st); i++) {
+  for (int i = 0; g && s && i < g->count; i++) {
     const mk_node *n = &g->nodes[i];
     mk_tensor t;
-    if (n->op == MK_OP_INPUT && n->attr.rate == MK_RATE_LOAD) s->fetch(s->self, n->name, &t, st);
+    if (n->op != MK_OP_INPUT || n->attr.rate != MK_RATE_LOAD || s->fetch(s->self, n->name, &t, st)) continue;
+    mk_graph_free(g);
+    return NULL;
   }
-  mk_graph_free(g);
-  return !mk_failed(st);
+  return g;
 }

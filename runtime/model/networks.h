@@ -19,7 +19,7 @@ typedef struct mk_network_options {
 /* NULL with the status set on failure. Free with mk_graph_free. */
 mk_graph *mk_network_graph(mk_network network, const mk_network_options *options, mk_status *st);
 
-/* Does the source have every weight of the network, of the right shape and of a dtype that can be read? Loads nothing. */
-bool mk_network_check(mk_network network, const mk_network_options *options, mk_status *st);
+/* The same, after a look at every weight that it needs: missing, of another shape, or of a dtype that cannot be read. */
+mk_graph *mk_network_checked(mk_network network, const mk_network_options *options, mk_status *st);
 
 #endif

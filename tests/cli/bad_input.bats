@@ -407,7 +407,9 @@ teardown() { umount "${out:-/nowhere}" 2>/dev/null || true; }
   local entry
   entry=$(find "$MOONKILN_CACHE/cubin" -type f | head -n 1)
   printf 'X' | dd of="$entry" bs=1 seek=200 conv=notrunc status=none
-  refused "$MOONKILN" cache verify -- "damaged: $entry"
+  run "$MOONKILN" cache verify
+  [ "$status" -eq 1 ]
+  [[ $output == *"damaged: $entry"* ]]
   run "$MOONKILN" compile "$here/graph.lua"
   echo "$output"
   [ "$status" -eq 0 ]
@@ -442,4 +444,14 @@ teardown() { umount "${out:-/nowhere}" 2>/dev/null || true; }
   fake_driver
   FAKE_VERSION=11040 refused generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda -- "CUDA 11.4" "12.0 or newer" update
   FAKE_ARCH=75 refused generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda -- "7.5" "8.0"
+}
+
+@test "too little GPU memory is said before anything is loaded, with what is needed" {
+  fake_driver
+  FAKE_FREE_MIB=1 refused generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda -- "text encoder" "not enough GPU memory" needed "1.0 MiB of 48.0 GiB free"
+  [[ $output != *loading* ]]
+  FAKE_FREE_MIB=40960 refused "$MOONKILN" generate --synthetic 1 --prompt cat --backend cuda --out "$out/x.mp4" \
+    -- "transformer: not enough GPU memory" weights scratch --offload "40.0 GiB of 48.0 GiB free"
+  script 'output("y", input{name="x", shape={1 << 15, 1 << 15}}:exp())'
+  FAKE_FREE_MIB=1000 refused graph --backend cuda -- "not enough GPU memory" "inputs and outputs"
 }

@@ -1,5 +1,5 @@
 /* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns.
- * It has one GPU of FAKE_ARCH. Everything that is not written out here succeeds and does nothing. */
+ * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free. Everything that is not written out here succeeds and does nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,6 +34,12 @@ CUresult cuDeviceGetName(char *name, int size, CUdevice device) {
 CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
   (void)device;
   *bytes = (size_t)48 << 30;
+  return 0;
+}
+
+CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
+  *available = (size_t)number("FAKE_FREE_MIB", 48 << 10) << 20;
+  *total = (size_t)48 << 30;
   return 0;
 }
 
