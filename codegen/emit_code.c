@@ -152,6 +152,7 @@ static void declare(coder *c, int i) {
 static void emit_source(coder *c, int i) {
   mk_emitter *e = &c->e;
   const char *dest = array_of(c, i);
+  if (e->mode == MK_EMIT_EPILOGUE && i == e->b->root) return; /* the hook's parameter */
   declare(c, i);
   if (e->b->insts[i].kind == MK_INST_LOAD)
     mk_emit_load(e, i, dest);
