@@ -88,14 +88,15 @@ return {
   cost = function(p, t, hw)
     local size, k = SIZE[p.dtype], k_of(p)
     local rate = hw.tensor_tflops * 1e12 / size * 2 * (hw.arch >= 90 and hw.arch < 120 and 0.58 or 0.8)
-    rate = rate / (1 + 32 / t.tile_m + 32 / t.tile_n)
+    rate = rate / (1 + 32 / t.tile_m + 32 / t.tile_n) * (row_bytes(p, t) == 128 and 1.03 or 1)
+    local alone = threads(t) > 128 or 2 * smem(p, t) + 2048 > t.smem_limit -- with a multiprocessor
+    if alone and threads(t) == 128 then rate = rate * 0.94 end
     if p.cin % (16 // size) ~= 0 then rate = rate / 8 end
     local waves = ceil_div(tiles(p, t), hw.sms)
     local compute = 2.0 * t.tile_m * t.tile_n * k / (rate / hw.sms)
     local fetch = (t.tile_m + t.tile_n) * k * size / (1.7e12 * hw.copy_tbs / hw.sms)
     local reduce = 0
     if p.row_epilogue then
-      local alone = threads(t) > 128 or 2 * smem(p, t) + 2048 > t.smem_limit
       reduce = t.tile_m / (threads(t) // 32) * (alone and 0.45e-6 or 0.15e-6)
     end
     local bytes = p.ti * p.hi * p.wi * p.cin * size

@@ -77,7 +77,7 @@ return {
   -- factor was fitted on an H200.
   cost = function(p, t, hw)
     local rate = hw.tensor_tflops * 1e12 / SIZE[p.dtype] * 2 * (hw.arch >= 90 and hw.arch < 120 and 0.6 or 0.85)
-    rate = rate / (1 + 32 / t.tile_m + 32 / t.tile_n)
+    rate = rate / (1 + 32 / t.tile_m + 32 / t.tile_n) * (row_bytes(p, t) == 128 and 1.03 or 1) * (1 + 0.01 * t.stages)
     local compute = ceil_div(tiles(p, t), hw.sms) * 2.0 * t.tile_m * t.tile_n * p.k / (rate / hw.sms)
     local bytes = (p.m + p.n) * p.k * SIZE[p.dtype]
     for _, dtype in ipairs(p.out_dtypes or {}) do bytes = bytes + p.m * p.n * (SIZE[dtype] or 4) end
