@@ -321,17 +321,33 @@ static void check_choices(test_case *t) {
   report(t, &what, ok, worst, &st);
 }
 
+/* Such candidates are the session's last resort, so it takes another one here. */
+static bool spills(const mk_session *s, const mk_candidate *c) {
+  const mk_gpu_kernel *kernels = ((const mk_gpu_session *)s)->kernels;
+  for (int i = 0; i < c->nlaunches; i++)
+    if (c->launches[i].kind == MK_LAUNCH_KERNEL && kernels[c->launches[i].kernel].state == MK_GPU_KERNEL_SPILLS) return true;
+  return false;
+}
+
 static void check_candidate(test_case *t, int group, int candidate) {
   mk_status st = {0};
   values got = {0};
   mk_group *g = &t->plan->groups[group];
   const trial what = {g->kind, g->candidates[candidate].label, g->name};
+  char line[640];
   int usual = g->chosen;
   begin(t, &what);
   g->chosen = candidate;
   mk_session *s =
       mk_gpu_session_open(t->c->device, t->plan, &(mk_gpu_session_options){.poison = true, .no_graph = true, .sync = true}, &st);
   bool ok = s != NULL;
+  if (ok && mk_gpu_session_choice(s, group) != candidate && spills(s, &g->candidates[candidate])) {
+    snprintf(line, sizeof line, "%s: %s: %s # SKIP it spills, and others do not", t->name, what.kind, what.label);
+    tap(t->c, true, line);
+    s->ops->close(s);
+    g->chosen = usual;
+    return;
+  }
   if (ok && mk_gpu_session_choice(s, group) != candidate) {
     mk_fail(&st, MK_ECOMPILE, "this candidate was given up; MOONKILN_LOG=info says why");
     ok = false;

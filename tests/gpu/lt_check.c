@@ -261,7 +261,7 @@ static void check_copies(mk_gpu_device *d) {
   mk_gpu_block block = {0};
   float *from = malloc((size_t)count * 4), *to = malloc((size_t)count * 4);
   for (int64_t i = 0; i < count; i++) from[i] = (float)(i % 9973);
-  memset(to, 0, (size_t)count * 4);
+  memset(to, 1, (size_t)count * 4); /* so that its pages are there */
   bool ok = from && to && mk_gpu_block_alloc(d, &block, count * 4, "a test", &st);
   double t0 = now();
   ok = ok && mk_gpu_upload(d, d->stream, block.ptr, MK_F32, from, MK_F32, count, NULL, NULL, &st) && mk_gpu_wait(d, &st);

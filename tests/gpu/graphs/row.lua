@@ -5,6 +5,8 @@
 -- case 2e-5 {"rows": 33, "width": 5120}
 -- case 2e-5 {"rows": 19, "width": 51}
 -- case 2e-5 {"rows": 5, "width": 13824}
+-- case 4e-3 {"rows": 130, "width": 1536, "dtype": "bf16"}
+-- case 4e-3 {"rows": 7, "width": 5120, "dtype": "bf16"}
 local rows, width = params.rows, params.width
 local x = input{name = "x", shape = {rows, width}}
 local y = input{name = "y", shape = {rows, width}, dtype = "bf16"}
@@ -21,7 +23,8 @@ end
 local function rms_norm(v, w) return v * ((v * v):mean() + 1e-6):rsqrt() * w end
 
 -- LN + modulate, to a matmul's operand type.
-output("modulated", (layer_norm(x) * (scale + 1) + shift):cast"bf16":cast"f32")
+local modulated = layer_norm(x) * (scale + 1) + shift
+output("modulated", params.dtype and modulated:cast(params.dtype) or modulated)
 -- Gate, residual, the next norm: two results of one read.
 local residual = x + y * gate
 output("residual", residual)
