@@ -15,6 +15,14 @@ __device__ __forceinline__ void mbar_init_fence() { asm volatile("fence.mbarrier
 __device__ __forceinline__ void mbar_arrive(u32 bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+/* The same on the barrier at this address in another block of the cluster, or in this one. */
+__device__ __forceinline__ void mbar_arrive_at(u32 bar, u32 rank) {
+  asm volatile("{\n\t.reg .b32 there;\n\t"
+               "mapa.shared::cluster.u32 there, %0, %1;\n\t"
+               "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(bar),
+               "r"(rank)
+               : "memory");
+}
 /* One arrival that also announces bytes to come by TMA. */
 __device__ __forceinline__ void mbar_expect(u32 bar, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
@@ -50,6 +58,33 @@ __device__ __forceinline__ void tma_load_5d(u32 dst, const tmap &map, u32 bar, i
                "l"(&map), "r"(bar), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
                : "memory");
 }
+__device__ __forceinline__ void tma_load_2d(u32 dst, const tmap &map, u32 bar, int x0, int x1) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(dst), "l"(&map),
+               "r"(bar), "r"(x0), "r"(x1)
+               : "memory");
+}
+/* To the same place in every block of the cluster whose bit is set; each block's own barrier at `bar` counts the bytes. */
+__device__ __forceinline__ void tma_load_2d_to(u16 blocks, u32 dst, const tmap &map, u32 bar, int x0, int x1) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(
+                   dst),
+               "l"(&map), "r"(bar), "r"(x0), "r"(x1), "h"(blocks)
+               : "memory");
+}
+/* Fetches the map itself ahead of its first use. */
+__device__ __forceinline__ void tma_prefetch(const tmap &map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
+
+/* ---- clusters ---- */
+
+__device__ __forceinline__ u32 cluster_rank() {
+  u32 rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/* All threads of all blocks of the cluster; a warp need not come together. */
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
 /* ---- named barriers ---- */
 
 /* `threads` counts those that sync and those that only arrive. */
