@@ -1,9 +1,10 @@
 -- Composes matmul and convolution kernels from the templates without the compiler: which variants exist, their text, launch data.
--- As a program: lua5.4 tests/gpu/template_dump.lua DIR writes DIR/*.cu and DIR/manifest.json for template_check.py.
+-- As a program: lua5.4 tests/gpu/template_dump.lua DIR [ONLY] writes DIR/*.cu and DIR/manifest.json for template_check.py; with ONLY, of
+-- templates whose name has this Lua pattern.
 local M = {}
 
 local TEMPLATES = "templates/"
-local NAMES = { matmul = { "matmul_mma", "matmul_simt", "matmul_gemv" }, conv = { "conv_mma", "conv_simt" } }
+local NAMES = { matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv" }, conv = { "conv_mma", "conv_simt" } }
 
 -- What a block may use of shared memory, and a machine to rank by.
 local SMEM = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [120] = 101376 }
@@ -23,6 +24,10 @@ local function slurp(path)
 end
 
 local function sidecar(name) return dofile(TEMPLATES .. name .. ".lua") end
+
+local function takes(side, p, arch)
+  return arch >= side.arch_min and arch <= (side.arch_max or arch) and (side.row_epilogue or not p.row_epilogue) and side.accepts(p)
+end
 
 -- ---- problems ----
 
@@ -70,7 +75,7 @@ local function choices(side, p, arch)
   end
   local good = {}
   for i, t in ipairs(all) do
-    t.smem_limit = SMEM[arch]
+    t.smem_limit, t.sms = SMEM[arch], HW[arch].sms
     if side.valid(p, t) then good[#good + 1] = { t = t, cost = side.cost(p, t, HW[arch]), at = i } end
   end
   table.sort(good, function(a, b) return a.cost < b.cost or (a.cost == b.cost and a.at < b.at) end)
@@ -84,7 +89,7 @@ end
 
 -- ---- composition ----
 
-local C_TYPE = { ptr = "const T *", i32 = "i32", i64 = "i64", f32 = "float" }
+local C_TYPE = { tmap = "tmap", ptr = "const T *", i32 = "i32", i64 = "i64", f32 = "float" }
 local FUSED = {
   bias = [[
 template <int V>
@@ -104,6 +109,34 @@ __device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, cons
   for (int x = 0; x < V; x++) y[x] = op_gelu(v[x] + bias[x]);
   store_vec<V>(p.out + row * N + col, y);
 }]],
+  residual = [[
+template <int V>
+__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {
+  float gate[V], y[V];
+  load_vec<V>(p.bias + col, gate);
+  load_vec<V>(p.out + row * N + col, y);
+#pragma unroll
+  for (int x = 0; x < V; x++) y[x] += gate[x] * v[x];
+  store_vec<V>(p.out + row * N + col, y);
+}]],
+  -- the same with loads that need not wait for another call's stores
+  early = [[
+template <int V>
+__device__ __forceinline__ void load_early(const float *from, float (&v)[V]) {
+  static_assert(V % 4 == 0, "16-byte pieces");
+#pragma unroll
+  for (int x = 0; x < V; x += 4)
+    asm("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v[x]), "=f"(v[x + 1]), "=f"(v[x + 2]), "=f"(v[x + 3]) : "l"(from + x));
+}
+template <int V>
+__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {
+  float gate[V], y[V];
+  load_early<V>(p.bias + col, gate);
+  load_early<V>(p.out + row * N + col, y);
+#pragma unroll
+  for (int x = 0; x < V; x++) y[x] += gate[x] * v[x];
+  store_vec<V>(p.out + row * N + col, y);
+}]],
   norm = [[
 __device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const float *acc, int lane) {
   float sum = 0.f;
@@ -118,7 +151,8 @@ __device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const flo
 }]],
 }
 
--- The text of one kernel: result [m, n] of dtype p.out through the fused code p.fused; bias stands for the norm's gains too.
+-- The text of one kernel: result [m, n] of dtype p.out through the fused code p.fused; bias stands for the norm's gains and for
+-- the gate too, and out for the residual that a gated result is added to.
 function M.compose(name, p, t, symbol)
   local side = sidecar(name)
   local text = { slurp(TEMPLATES .. "prelude.cuh"), "#define KERNEL " .. symbol, "#define MK_ROW_EPILOGUE " .. (p.row_epilogue and 1 or 0) }
@@ -138,7 +172,7 @@ end
 function M.label(name, p, t)
   local keys, parts = {}, { name }
   for k in pairs(t) do
-    if k ~= "smem_limit" then keys[#keys + 1] = k end
+    if k ~= "smem_limit" and k ~= "sms" then keys[#keys + 1] = k end
   end
   table.sort(keys)
   for _, k in ipairs(keys) do parts[#parts + 1] = k:gsub("tile_", "") .. t[k] end
@@ -165,6 +199,7 @@ end
 local COMPILED = {
   { matmul(28800, 5120, 5120, "bf16", { out = "bf16", fused = "gelu" }), 3 },
   { matmul(512, 13824, 4096, "f16", { out = "f16" }), 1 },
+  { matmul(28800, 5120, 13824, "bf16", { fused = "residual" }), 1 },
   { matmul(75600, 64, 5120, "f32"), 1 },
   { matmul(75600, 64, 5120, "f32", TF32), 1 },
   { matmul(1, 30720, 5120, "f32"), 2 },
@@ -194,7 +229,7 @@ function M.variants(everything)
       for _, name in ipairs(NAMES[p.op]) do
         local side = sidecar(name)
         -- the plain kernels are candidates for everything; compile them where they are the choice
-        local wanted = side.accepts(p) and not (name:find("simt") and (p.dtype ~= "f32" or p.tf32) and p.n ~= 6)
+        local wanted = takes(side, p, arch) and not (name:find("simt") and (p.dtype ~= "f32" or p.tf32) and p.n ~= 6)
         for i, t in ipairs(wanted and choices(side, p, arch) or {}) do
           if i > c[2] and not everything then break end
           local source = M.compose(name, p, t, "kernel_under_test")
@@ -228,10 +263,16 @@ local function cases()
   local list = {}
   local function check(p, all) list[#list + 1] = { "check", p, all } end
   local function time(p, all) list[#list + 1] = { "time", p, all } end
+  for _, dtype in ipairs { "bf16", "f16" } do -- more tiles than blocks, and a last row of tiles with one block of a cluster
+    check(matmul(5000, 1032, 1416, dtype), true)
+    check(matmul(129, 2056, 8, dtype, { out = dtype, fused = "gelu" }), true)
+    check(matmul(300, 520, 72, dtype, { fused = "early" }), true)
+  end
   for _, kind in ipairs(KINDS) do
     local dtype, o = kind[1], kind[2]
     check(matmul(515, 520, 328, dtype, o), true)
     check(matmul(128, 256, 64, dtype, o))
+    check(matmul(1000, 520, 200, dtype, with(o, { fused = "residual" })))
     check(matmul(257, 72, 136, dtype, with(o, { lda = 144, ldb = 152 })))
     check(matmul(300, 3, 64, dtype, o))
     check(matmul(1000, 6, 8, dtype, with(o, { out = "bf16", fused = "gelu" })))
@@ -256,6 +297,15 @@ local function cases()
   local b = { out = "bf16" }
   time(matmul(28800, 5120, 5120, "bf16", b), true)
   time(matmul(28800, 13824, 5120, "bf16", with(b, { fused = "gelu" })))
+  for _, m in ipairs { 28800, 75600 } do
+    time(matmul(m, 15360, 5120, "bf16", b))
+    if m > 28800 then time(matmul(m, 5120, 5120, "bf16", b)) end
+    if m > 28800 then time(matmul(m, 13824, 5120, "bf16", with(b, { fused = "gelu" }))) end
+    time(matmul(m, 5120, 13824, "bf16", b))
+    time(matmul(m, 5120, 13824, "bf16", { fused = "early" }))
+  end
+  time(matmul(28800, 5120, 5120, "bf16", { fused = "residual" }))
+  time(matmul(28800, 5120, 5120, "bf16", { fused = "early" }))
   time(matmul(512, 10240, 4096, "bf16", b))
   time(matmul(28800, 5120, 5120, "f32", TF32))
   time(matmul(8192, 5120, 5120, "f32", {}))
@@ -286,7 +336,7 @@ local function json(v)
   return type(v) == "string" and ("%q"):format(v) or tostring(v)
 end
 
-local function main(dir)
+local function main(dir, only)
   assert(os.execute("mkdir -p " .. dir))
   local function write(name, text)
     local f = assert(io.open(dir .. "/" .. name, "wb"))
@@ -299,8 +349,9 @@ local function main(dir)
     for _, name in ipairs(NAMES[p.op]) do
       local side = sidecar(name)
       local slow = case[1] == "time" and name:find("simt") and (p.dtype ~= "f32" or p.tf32 or p.m == 1)
-      for i, t in ipairs(side.accepts(p) and not slow and choices(side, p, 90) or {}) do
-        if i > 1 and not case[3] then break end
+      local wanted = takes(side, p, 90) and not slow and name:find(only or "")
+      for i, t in ipairs(wanted and choices(side, p, 90) or {}) do
+        if i > ((case[3] and 100) or (case[1] == "time" and name == "matmul_wgmma" and 3) or 1) then break end
         local source = M.compose(name, p, t, "kernel_under_test")
         if not files[source] then
           files[source] = ("kernel_%03d"):format(count)
@@ -310,17 +361,18 @@ local function main(dir)
         local l = side.launch(p, t)
         runs[#runs + 1] = {
           label = M.label(name, p, t), file = files[source], params = side.params,
-          grid = l.grid, block = l.block, smem = l.smem, cost = side.cost(p, t, HW[90]),
+          grid = l.grid, block = l.block, smem = l.smem, cluster = l.cluster or 1, tmaps = l.tmaps or { none = 0 },
+          cost = side.cost(p, t, HW[90]),
         }
       end
     end
-    assert(#runs > 0, "no template takes a problem")
-    list[#list + 1] = { purpose = case[1], problem = p, runs = runs }
+    assert(#runs > 0 or only, "no template takes a problem")
+    if #runs > 0 then list[#list + 1] = { purpose = case[1], problem = p, runs = runs } end
   end
   write("philox.cu", slurp(TEMPLATES .. "prelude.cuh") .. slurp(TEMPLATES .. "philox.cu"))
   write("manifest.json", json { cases = list })
   print(("%d cases, %d kernels"):format(#list, count))
 end
 
-if arg and arg[0] and arg[0]:find("template_dump.lua", 1, true) then main(assert(arg[1], "usage: template_dump.lua DIR")) end
+if arg and arg[0] and arg[0]:find("template_dump.lua", 1, true) then main(assert(arg[1], "usage: template_dump.lua DIR [ONLY]"), arg[2]) end
 return M
