@@ -27,6 +27,11 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
   char hex[MK_HASH_HEX];
   mk_text whole = {0};
   mk_text_addf(&whole, "%s%s", defines, text);
+  mk_memo *same;
+  if (mk_memo_find(p, mk_text_str(&whole), &same)) { /* bodies that differ in what the text does not show */
+    mk_text_free(&whole);
+    return same->kernel;
+  }
   mk_hash_hex(mk_text_str(&whole), whole.len, hex);
   const char *name = mk_printf(p->arena, "%s_%.10s", prefix, hex);
   mk_text_clear(&whole);
@@ -35,7 +40,7 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
   if (whole.failed) mk_fail(p->st, MK_ENOMEM, "no memory for the source of %s", name);
   mk_text_free(&whole);
   MK_PUSH(p->arena, p->plan->kernels, p->plan->nkernels, p->kernels_cap, k);
-  return p->plan->nkernels - 1;
+  return same->kernel = p->plan->nkernels - 1;
 }
 
 /* ---- values of fields */

@@ -1,0 +1,240 @@
+/* A backend for tests: runs a plan's kernels on the host, compiled by the C++ compiler with tests/host/cuda_host.hh. Library
+ * matmuls are plain loops. Memory starts as NaN, so what is read before it is written is seen. */
+#ifndef MK_TESTS_HOST_SESSION_H
+#define MK_TESTS_HOST_SESSION_H
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codegen/plan.h"
+#include "runtime/base/file.h"
+#include "runtime/session.h"
+
+typedef void (*host_kernel)(const void *params, const uint32_t *grid, uint32_t threads);
+
+typedef struct host_session {
+  mk_session base;
+  const mk_plan *plan;
+  int *chosen; /* per group: a candidate that can run here */
+  void *library;
+  host_kernel *kernels;
+  char *space[MK_SPACE_COUNT];
+} host_session;
+
+/* ---- compiling */
+
+static inline bool host_can_run(const mk_plan *p, const mk_candidate *c) {
+  for (int i = 0; i < c->nlaunches; i++)
+    if (c->launches[i].kind == MK_LAUNCH_KERNEL && strstr(p->kernels[c->launches[i].kernel].name, "mma")) return false;
+  return true;
+}
+
+static inline void host_add_kernel(const mk_kernel *k, int index, const char *prelude, mk_text *out) {
+  const char *cut = strstr(k->source, prelude), *rest = cut ? cut + strlen(prelude) : k->source;
+  mk_text_addf(out, "#undef KERNEL\n#undef MK_ROW_EPILOGUE\nnamespace kernel%d {\n", index);
+  if (cut) mk_text_add_n(out, k->source, (size_t)(cut - k->source));
+  mk_text_add(out, rest);
+  bool waits = strncmp(k->name, "row_", 4) || strstr(k->source, "combine_block<THREADS>") || strstr(k->source, "combine_lanes<THREADS>");
+  mk_text_addf(out,
+               "\nstatic void call(const void *p) { KERNEL(*(const Params *)p); }\n}\nextern \"C\" void run%d(const void *p, const u32 "
+               "*grid, u32 threads) { host::launch(kernel%d::call, p, grid, threads, %s); }\n",
+               index, index, waits ? "true" : "false");
+}
+
+static inline bool host_compile(host_session *s, const char *templates, mk_status *st) {
+  mk_text text = {0};
+  size_t bytes;
+  char path[PATH_MAX + 16], source[64] = "/tmp/host_plan_XXXXXX.cc", command[512];
+  snprintf(path, sizeof path, "%s/prelude.cuh", templates);
+  char *prelude = mk_file_read(path, &bytes, st);
+  if (!prelude) return false;
+  bool *wanted = calloc((size_t)s->plan->nkernels + 1, 1);
+  for (int g = 0; g < s->plan->ngroups; g++) {
+    const mk_candidate *c = &s->plan->groups[g].candidates[s->chosen[g]];
+    for (int i = 0; i < c->nlaunches; i++)
+      if (c->launches[i].kind == MK_LAUNCH_KERNEL) wanted[c->launches[i].kernel] = true;
+  }
+  mk_text_add(&text, "#include \"tests/host/cuda_host.hh\"\n");
+  for (int k = 0; k < s->plan->nkernels; k++)
+    if (wanted[k]) host_add_kernel(&s->plan->kernels[k], k, prelude, &text);
+  free(prelude);
+  int fd = mkstemps(source, 3);
+  bool ok = fd >= 0 && write(fd, text.data, text.len) == (ssize_t)text.len;
+  if (fd >= 0) close(fd);
+  mk_text_free(&text);
+  snprintf(command, sizeof command, "${CXX:-c++} -std=c++17 -O1 -w -shared -fPIC -I. %s -o %s.so", source, source);
+  ok = ok && system(command) == 0;
+  snprintf(path, sizeof path, "%s.so", source);
+  if (ok) s->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (s->library) {
+    unlink(source);
+    unlink(path);
+  } else {
+    mk_fail(st, MK_ECOMPILE, "%s does not compile for the host: %s", source, ok ? dlerror() : "see above");
+  }
+  s->kernels = calloc((size_t)s->plan->nkernels + 1, sizeof *s->kernels);
+  for (int k = 0; k < s->plan->nkernels && s->library; k++) {
+    char name[32];
+    snprintf(name, sizeof name, "run%d", k);
+    if (wanted[k]) *(void **)&s->kernels[k] = dlsym(s->library, name);
+  }
+  free(wanted);
+  return s->library != NULL;
+}
+
+/* ---- running */
+
+static inline char *host_at(const host_session *s, mk_ref r) { return s->space[r.space] + r.offset; }
+
+static inline void host_run_kernel(const host_session *s, const mk_launch *l) {
+  _Alignas(64) char params[4096];
+  memset(params, 0xee, sizeof params);
+  for (int i = 0; i < l->nargs; i++) {
+    const mk_arg *a = &l->args[i];
+    const char *p = host_at(s, a->ref);
+    int32_t i32 = (int32_t)a->i;
+    if (a->kind == MK_ARG_PTR) memcpy(params + a->offset, &p, 8);
+    if (a->kind == MK_ARG_I64) memcpy(params + a->offset, &a->i, 8);
+    if (a->kind == MK_ARG_I32) memcpy(params + a->offset, &i32, 4);
+    if (a->kind == MK_ARG_F32) memcpy(params + a->offset, &a->f, 4);
+  }
+  s->kernels[l->kernel](params, l->grid, l->block[0]);
+}
+
+static inline float host_get(const char *p, mk_dtype t, int64_t i) {
+  float f;
+  mk_convert(&f, MK_F32, p + i * (int64_t)mk_dtype_size(t), t, 1);
+  return f;
+}
+
+static inline void host_run_lt(const host_session *s, const mk_lt *l) {
+  const char *a = host_at(s, l->a), *b = host_at(s, l->b), *c = host_at(s, l->c), *bias = host_at(s, l->bias);
+  bool has_bias = l->epilogue == MK_LT_BIAS || l->epilogue == MK_LT_GELU_BIAS, gelu = l->epilogue == MK_LT_GELU || l->epilogue == MK_LT_GELU_BIAS;
+  for (int64_t i = 0; i < l->m; i++)
+    for (int64_t j = 0; j < l->n; j++) {
+      double x = 0;
+      for (int64_t k = 0; k < l->k; k++)
+        x += (double)host_get(a, l->ab_type, i * l->lda + k) * (double)host_get(b, l->ab_type, j * l->ldb + k);
+      if (l->beta != 0) x += (double)l->beta * (double)host_get(c, l->c_type, i * l->ldc + j);
+      if (has_bias) x += (double)host_get(bias, l->bias_type, j);
+      if (gelu) x = 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+      float f = (float)x;
+      mk_convert(host_at(s, l->d) + (i * l->ldd + j) * (int64_t)mk_dtype_size(l->d_type), l->d_type, &f, MK_F32, 1);
+    }
+}
+
+static inline void host_run_group(const host_session *s, int group) {
+  const mk_candidate *c = &s->plan->groups[group].candidates[s->chosen[group]];
+  for (int i = 0; i < c->nlaunches; i++) {
+    const mk_launch *l = &c->launches[i];
+    if (l->kind == MK_LAUNCH_KERNEL) host_run_kernel(s, l);
+    if (l->kind == MK_LAUNCH_LT) host_run_lt(s, l->lt);
+    if (l->kind == MK_LAUNCH_COPY) memcpy(host_at(s, l->dst), host_at(s, l->src), (size_t)l->bytes);
+    if (l->kind == MK_LAUNCH_ZERO) memset(host_at(s, l->dst), 0, (size_t)l->bytes);
+  }
+}
+
+static inline const mk_program *host_program(const host_session *s, const char *name) {
+  for (int i = 0; i < s->plan->nprograms; i++)
+    if (!strcmp(s->plan->programs[i].name, name)) return &s->plan->programs[i];
+  return NULL;
+}
+
+static inline void host_fill_scratch(host_session *s) { memset(s->space[MK_SPACE_SCRATCH], 0xff, (size_t)s->plan->space_bytes[MK_SPACE_SCRATCH]); }
+
+static bool host_run(mk_session *base, const char *program, mk_status *st) {
+  host_session *s = (host_session *)base;
+  const mk_program *p = host_program(s, program);
+  if (!p) return mk_fail(st, MK_EINPUT, "no program %s", program), false;
+  host_fill_scratch(s);
+  for (int i = 0; i < p->nsteps; i++) host_run_group(s, p->steps[i].index);
+  return true;
+}
+
+static bool host_load(mk_session *base, const mk_source *weights, mk_progress_fn progress, void *user, mk_status *st) {
+  host_session *s = (host_session *)base;
+  const mk_program *p = host_program(s, "load");
+  (void)progress, (void)user;
+  host_fill_scratch(s);
+  for (int i = 0; i < s->plan->nconsts; i++)
+    memcpy(host_at(s, s->plan->consts[i].ref), s->plan->consts[i].data, (size_t)s->plan->consts[i].bytes);
+  for (int i = 0; i < p->nsteps; i++) {
+    if (p->steps[i].kind == MK_STEP_GROUP) {
+      host_run_group(s, p->steps[i].index);
+      continue;
+    }
+    const mk_binding *b = &s->plan->weights[p->steps[i].index];
+    mk_tensor t;
+    if (!weights->fetch(weights->self, b->name, &t, st)) return false;
+    mk_convert(host_at(s, b->ref), b->dtype, t.data, t.dtype, (size_t)mk_dims_count(b->dims, b->rank));
+  }
+  return true;
+}
+
+static inline const mk_binding *host_binding(const host_session *s, const char *name) {
+  const mk_binding *lists[] = {s->plan->inputs, s->plan->states, s->plan->outputs};
+  int counts[] = {s->plan->ninputs, s->plan->nstates, s->plan->noutputs};
+  for (int l = 0; l < 3; l++)
+    for (int i = 0; i < counts[l]; i++)
+      if (!strcmp(lists[l][i].name, name)) return &lists[l][i];
+  return NULL;
+}
+
+static bool host_write(mk_session *base, const mk_tensor *v, mk_status *st) {
+  host_session *s = (host_session *)base;
+  const mk_binding *b = host_binding(s, v->name);
+  if (!b) return mk_fail(st, MK_EINPUT, "no input %s", v->name), false;
+  mk_convert(host_at(s, b->ref), b->dtype, v->data, v->dtype, (size_t)mk_dims_count(b->dims, b->rank));
+  return true;
+}
+
+static bool host_read(mk_session *base, const char *name, void *out, size_t bytes, mk_status *st) {
+  host_session *s = (host_session *)base;
+  const mk_binding *b = host_binding(s, name);
+  (void)bytes;
+  if (!b) return mk_fail(st, MK_EINPUT, "no output %s", name), false;
+  mk_convert(out, b->dtype == MK_I32 ? MK_I32 : MK_F32, host_at(s, b->ref), b->dtype, (size_t)mk_dims_count(b->dims, b->rank));
+  return true;
+}
+
+static void host_close(mk_session *base) {
+  host_session *s = (host_session *)base;
+  for (int i = 0; i < MK_SPACE_COUNT; i++) free(s->space[i]);
+  if (s->library) dlclose(s->library);
+  free(s->kernels);
+  free(s->chosen);
+  free(s);
+}
+
+/* pick: which of the candidates that can run here to take, modulo their number. */
+static inline mk_session *host_session_open(const mk_plan *plan, const char *templates, int pick, mk_status *st) {
+  static const mk_session_ops ops = {.load = host_load, .write = host_write, .run = host_run, .read = host_read, .close = host_close};
+  host_session *s = calloc(1, sizeof *s);
+  s->base = (mk_session){&ops, "host"};
+  s->plan = plan;
+  s->chosen = calloc((size_t)plan->ngroups + 1, sizeof *s->chosen);
+  for (int i = 0; i < MK_SPACE_COUNT; i++) {
+    size_t bytes = ((size_t)plan->space_bytes[i] + 4095) / 4096 * 4096 + 4096;
+    s->space[i] = aligned_alloc(4096, bytes);
+    memset(s->space[i], i == MK_SPACE_STATE ? 0 : 0xff, bytes);
+  }
+  for (int g = 0; g < plan->ngroups && !mk_failed(st); g++) {
+    const mk_group *group = &plan->groups[g];
+    int can = 0, want;
+    for (int c = 0; c < group->ncandidates; c++) can += host_can_run(plan, &group->candidates[c]);
+    if (!can) mk_fail(st, MK_EUNSUPPORTED, "no candidate of %s runs on the host", group->name);
+    want = can ? pick % can : 0;
+    for (int c = 0; c < group->ncandidates; c++)
+      if (host_can_run(plan, &group->candidates[c]) && want-- == 0) s->chosen[g] = c;
+  }
+  if (!mk_failed(st) && host_compile(s, templates, st)) return &s->base;
+  host_close(&s->base);
+  return NULL;
+}
+
+#endif
