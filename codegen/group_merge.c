@@ -128,9 +128,8 @@ static bool link_sides(merger *m, int reader_side, bool states) {
         if (!states && !equate_maps(m, &want, &have)) return false;
         linked = true;
       }
-      if (linked) continue;
-      if (u->state < 0) return false;
-      if (states && !same_place(m, ws, w, rs, r)) return false;
+      if (!linked && u->state < 0) return false;
+      if (u->state >= 0 && states && !same_place(m, ws, w, rs, r)) return false;
     }
   }
   return true;

@@ -196,7 +196,7 @@ static void check_graph(const char *name, int only, bool cublaslt, int pick) {
   mk_status st = {0};
   size_t bytes;
   char file[PATH_MAX], entries[128] = "step", params[512];
-  snprintf(file, sizeof file, "tests/gpu/graphs/%s.lua", name);
+  snprintf(file, sizeof file, strchr(name, '/') ? "%s" : "tests/gpu/graphs/%s.lua", name);
   char *text = mk_file_read(file, &bytes, &st);
   if (!text) fail_msg("%s", st.message);
   const char *e = strstr(text, "-- entries ");
@@ -215,6 +215,11 @@ static void rows(void **state) {
   check_graph("row", -1, false, 0);
 }
 
+static void corners(void **state) {
+  (void)state;
+  check_graph("tests/golden/plan_corners.lua", -1, false, 0);
+}
+
 static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
   (void)state;
   char name[128];
@@ -225,7 +230,7 @@ static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one gra
 
 int main(void) {
   const struct CMUnitTest one[] = {cmocka_unit_test(only_named)};
-  const struct CMUnitTest tests[] = {cmocka_unit_test(rows)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(rows), cmocka_unit_test(corners)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }
