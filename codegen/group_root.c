@@ -2,7 +2,8 @@
  *
  * It follows the single reader of the root's value through elementwise operations. A matmul stops before a residual that a norm
  * reads soon: gate, residual and norm are one row program then, and the matmul stores its value at the narrowest dtype on the
- * way. A convolution takes residuals along, as its consumer is another convolution. */
+ * way. A convolution takes residuals along, as its consumer is another convolution, and the norm between the two where a template
+ * finishes whole rows. */
 #include "codegen/group_internal.h"
 
 enum { MAX_CHAIN = 16, MAX_FULL = 2, MAX_LOOK = 24 };
@@ -62,6 +63,39 @@ static int full_operands(const mk_flow *f, int unit, int chain) {
   return full;
 }
 
+/* The values of one row that a whole-row epilogue may work on: the root's own, and what is computed from them, from vectors along
+ * the row and from numbers. */
+static bool row_operands(const mk_grouping *gr, int unit, int root) {
+  const mk_flow *f = gr->f;
+  const mk_node *n = node_of(f, f->units[unit].node), *r = node_of(f, f->units[root].node);
+  int64_t columns = r->dims[r->rank - 1], count = mk_node_count(n), rows = mk_node_count(r) / columns;
+  if (count != rows && count != rows * columns) return false;
+  for (int k = 0; k < n->nargs; k++) {
+    int from = mk_arg_unit(f, unit, k);
+    if (from >= 0 && (from == root || gr->absorb[from] == root)) continue;
+    if (mk_node_count(node_of(f, n->args[k])) > columns) return false;
+  }
+  return true;
+}
+
+/* After the chain, the norm that follows: reductions over the root's columns and what is done with them. */
+static void absorb_rows(mk_grouping *gr, int root, int end) {
+  const mk_flow *f = gr->f;
+  int queue[MAX_LOOK] = {end}, head = 0, tail = 1;
+  bool reduces = false;
+  while (head < tail) {
+    int node = queue[head++];
+    for (int i = f->first_reader[node]; i < f->first_reader[node + 1] && tail < MAX_LOOK; i++) {
+      int r = f->readers[i];
+      if (!mk_in_program(f, r, gr->rate, gr->entry) || !is_row_work(f, r) || gr->absorb[r] == root || !row_operands(gr, r, root)) continue;
+      gr->absorb[r] = root;
+      reduces |= mk_op_class_of(node_of(f, f->units[r].node)->op) == MK_CLASS_REDUCE;
+      queue[tail++] = f->units[r].node;
+    }
+  }
+  for (int i = 1; i < tail && !reduces; i++) gr->absorb[f->unit_of[queue[i]]] = -1;
+}
+
 void mk_plan_epilogue(mk_grouping *gr, int root, bool row_epilogue) {
   const mk_flow *f = gr->f;
   mk_op op = node_of(f, f->units[root].node)->op;
@@ -101,4 +135,5 @@ void mk_plan_epilogue(mk_grouping *gr, int root, bool row_epilogue) {
     n = best;
   }
   for (int i = 0; i < n; i++) gr->absorb[chain[i]] = root;
+  if (row_epilogue && why == STOP_ROW) absorb_rows(gr, root, cur);
 }

@@ -6,7 +6,7 @@
 
 #include "codegen/planner.h"
 
-static mk_target target_of(const mk_plan_options *o) {
+mk_target mk_target_of(const mk_plan_options *o) {
   static const struct {
     int arch, smem, sms;
     double tensor, simt, copy;
@@ -133,7 +133,7 @@ static bool check_options(const mk_plan_options *o, mk_status *st) {
 
 static bool open_planner(mk_planner *p, const mk_graph *g, const mk_plan_options *o, mk_arena *temp, mk_plan *plan,
                          mk_status *st) {
-  *p = (mk_planner){.g = g, .options = o, .target = target_of(o), .arena = &plan->arena, .temp = temp, .plan = plan, .st = st};
+  *p = (mk_planner){.g = g, .options = o, .target = mk_target_of(o), .arena = &plan->arena, .temp = temp, .plan = plan, .st = st};
   plan->name = mk_strdup(&plan->arena, g->name);
   plan->arch = o->arch;
   p->sidecars = mk_sidecars_open(o->templates, &p->target, st);

@@ -53,6 +53,8 @@ typedef struct mk_planner {
   mk_status *st;
 } mk_planner;
 
+mk_target mk_target_of(const mk_plan_options *o); /* plan.c */
+
 /* ---- schedule.c: grouping and order of execution */
 void mk_schedule(mk_planner *p, mk_draft *d);
 
@@ -79,7 +81,8 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
 void mk_bind_fields(const mk_planner *p, const mk_draft *d, const mk_body *b, const mk_fields *fields, mk_arg *args);
 
 /* ---- select_root.c: templates and the library */
-void mk_root_problem(const mk_planner *p, const mk_grouping *gr, const mk_cluster *c, const mk_body *b, mk_problem *out);
+/* body: what is fused behind it, or NULL. */
+void mk_root_problem(const mk_flow *f, int root, const mk_body *body, mk_problem *out);
 int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
 /* Whether the library can do the group, and with what workspace. */
 void mk_lt_plan(mk_planner *p, const mk_draft *d, mk_work *w);

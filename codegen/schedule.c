@@ -63,10 +63,15 @@ static int followers(const edges *e, int c, int *out) {
   return n;
 }
 
+/* Convolutions only: a matmul's norm spans more columns than a tile, and its consumer is no other matmul's tile anyway. */
 static bool row_epilogue(void *user, int root) {
-  (void)user;
-  (void)root;
-  return false;
+  mk_planner *p = user;
+  const mk_choice *choices;
+  mk_problem problem;
+  if (!p->sidecars || p->g->nodes[root].op != MK_OP_CONV) return false;
+  mk_root_problem(p->flow, p->flow->unit_of[root], NULL, &problem);
+  problem.row_epilogue = true;
+  return mk_sidecars_choose(p->sidecars, &problem, &choices, 1, p->st) > 0;
 }
 
 void mk_schedule(mk_planner *p, mk_draft *d) {

@@ -90,7 +90,7 @@ void mk_lt_plan(mk_planner *p, const mk_draft *d, mk_work *w) {
   mk_lt_match *m = MK_NEW(p->temp, mk_lt_match);
   const mk_node *a = operand(p, c, 0);
   mk_problem problem;
-  mk_root_problem(p, d->gr, c, w->body, &problem);
+  mk_root_problem(p->flow, c->root, w->body, &problem);
   int64_t unit = 16 / (int64_t)mk_dtype_size(a->dtype); /* the library's fast paths want 16-byte rows */
   static const char *const lengths[] = {"k", "lda", "ldb", "n"};
   for (int i = 0; i < 4; i++)
@@ -117,7 +117,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   const mk_body *b = w->body;
   mk_problem problem;
-  mk_root_problem(p, d->gr, c, b, &problem);
+  mk_root_problem(p->flow, c->root, b, &problem);
   mk_lt *lt = MK_NEW(p->arena, mk_lt);
   mk_launch *launches = MK_NEW_ARRAY(p->arena, mk_launch, 2);
   int node;

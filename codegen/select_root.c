@@ -76,17 +76,17 @@ static void attention_problem(const mk_flow *f, int root, mk_problem *p) {
   mk_problem_bool(p, "has_kv_len", n->attr.has_kv_len);
 }
 
-void mk_root_problem(const mk_planner *p, const mk_grouping *gr, const mk_cluster *c, const mk_body *b, mk_problem *out) {
-  mk_op op = p->g->nodes[gr->f->units[c->root].node].op;
-  *out = (mk_problem){.op = mk_op_name(op), .row_epilogue = b->reduces};
-  for (int i = 0; i < b->naccesses && out->nout < 16; i++)
+void mk_root_problem(const mk_flow *f, int root, const mk_body *b, mk_problem *out) {
+  mk_op op = f->g->nodes[f->units[root].node].op;
+  *out = (mk_problem){.op = mk_op_name(op), .row_epilogue = b && b->reduces};
+  for (int i = 0; b && i < b->naccesses && out->nout < 16; i++)
     if (b->accesses[i].store) out->out[out->nout++] = b->accesses[i].dtype;
   if (op == MK_OP_MATMUL)
-    matmul_problem(gr->f, c->root, out);
+    matmul_problem(f, root, out);
   else if (op == MK_OP_CONV)
-    conv_problem(gr->f, c->root, out);
+    conv_problem(f, root, out);
   else
-    attention_problem(gr->f, c->root, out);
+    attention_problem(f, root, out);
 }
 
 double mk_root_flop(const mk_grouping *gr, const mk_cluster *c) {
@@ -213,7 +213,7 @@ int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, m
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   const mk_choice *choices;
   mk_problem problem;
-  mk_root_problem(p, d->gr, c, w->body, &problem);
+  mk_root_problem(p->flow, c->root, w->body, &problem);
   int n = mk_sidecars_choose(p->sidecars, &problem, &choices, max, p->st), made = 0;
   for (int i = 0; i < n; i++) {
     const mk_choice *ch = &choices[i];

@@ -220,6 +220,33 @@ static void corners(void **state) {
   check_graph("tests/golden/plan_corners.lua", -1, false, 0);
 }
 
+static const char dit_config[] = "{\"num_heads\": 2, \"dim\": 64, \"ffn_dim\": 96, \"num_layers\": 2, \"in_dim\": 16, \"out_dim\": 16, "
+                                 "\"freq_dim\": 32, \"text_dim\": 24, \"text_len\": 9}";
+
+static void diffusion_transformer(void **state) {
+  (void)state;
+  char params[512];
+  for (int i = 0; i < 2; i++) {
+    snprintf(params, sizeof params, "{\"config\": %s, \"frames\": 3, \"height\": 4, \"width\": 6, \"steps\": 2, \"policy\": \"%s\"}", dit_config,
+             i ? "exact" : "fp32");
+    check_case("scripts/models/wan_dit.lua", "", i ? 2e-2 : 2e-5, params, "step step step", i, 0);
+  }
+}
+
+static void text_encoder(void **state) {
+  (void)state;
+  check_case("scripts/models/umt5.lua", "-- range ids 0 50\n-- range length 7 8\n", 2e-5,
+             "{\"config\": {\"d_model\": 48, \"num_heads\": 2, \"d_kv\": 16, \"d_ff\": 40, \"num_layers\": 2, \"vocab_size\": 50}, "
+             "\"tokens\": 11, \"policy\": \"fp32\"}",
+             "prompt", false, 0);
+}
+
+static void video_decoder(void **state) {
+  (void)state;
+  check_case("scripts/models/wan_vae.lua", "", 2e-5, "{\"config\": {\"base_dim\": 8}, \"height\": 3, \"width\": 2, \"policy\": \"fp32\"}",
+             "first next next", false, 0);
+}
+
 static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
   (void)state;
   char name[128];
@@ -230,7 +257,8 @@ static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one gra
 
 int main(void) {
   const struct CMUnitTest one[] = {cmocka_unit_test(only_named)};
-  const struct CMUnitTest tests[] = {cmocka_unit_test(rows), cmocka_unit_test(corners)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(rows), cmocka_unit_test(corners), cmocka_unit_test(diffusion_transformer),
+                                     cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }
