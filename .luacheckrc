@@ -7,3 +7,4 @@ files["scripts/models"] = {
 }
 files["scripts/experiments"] = files["scripts/models"]
 files["tests/gpu/graphs"] = files["scripts/models"]
+files["tests/golden"] = files["scripts/models"]

@@ -323,7 +323,8 @@ void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode
   if (mode != MK_EMIT_EPILOGUE && shape->threads > 32 && reductions)
     mk_line(&c.e, "__shared__ float scratch[%d][THREADS / WARP];", reductions);
   mk_emit_row_addresses(&c.e);
-  if (mode != MK_EMIT_EPILOGUE && shape->items == 1 && (c.e.cols > shape->v || shape->threads > 1)) mk_line(&c.e, "const int c = lane * V;");
+  if (mode != MK_EMIT_EPILOGUE && shape->items == 1 && (c.e.cols > shape->v || shape->threads > 1))
+    mk_line(&c.e, "const int c = lane * V;");
   for (int phase = 0; phase < c.e.ph.count; phase++) {
     if (phase) emit_reductions(&c, phase - 1);
     emit_row_values(&c, phase);

@@ -37,7 +37,7 @@ typedef struct mk_tmap { /* a TMA tensor map; innermost dimension first, as cuTe
   uint64_t dims[5];
   uint64_t strides[4]; /* bytes, of dims 1.. */
   uint32_t box[5];
-  int swizzle; /* 0, 32, 64 or 128 bytes */
+  int swizzle;      /* 0, 32, 64 or 128 bytes */
   int l2_promotion; /* 0, 64, 128, 256 */
 } mk_tmap;
 
@@ -59,7 +59,7 @@ typedef struct mk_kernel {
 
 typedef enum mk_lt_epilogue { MK_LT_NONE, MK_LT_BIAS, MK_LT_GELU, MK_LT_GELU_BIAS } mk_lt_epilogue;
 
-typedef struct mk_lt { /* d[m,n] = epilogue(a[m,k] · b[n,k]^T + bias[n] + beta c[m,n]); row-major, leading dimensions in elements */
+typedef struct mk_lt { /* d[m,n] = epilogue(a[m,k] · b[n,k]^T + bias[n] + beta c[m,n]); row-major, leading dims in elements */
   int64_t m, n, k, lda, ldb, ldc, ldd;
   mk_dtype ab_type, c_type, d_type, bias_type;
   bool tf32;
@@ -73,7 +73,7 @@ typedef enum mk_launch_kind { MK_LAUNCH_KERNEL, MK_LAUNCH_LT, MK_LAUNCH_COPY, MK
 typedef struct mk_launch {
   mk_launch_kind kind;
   /* KERNEL: one by-value parameter struct of param_bytes, filled from args */
-  int kernel; /* index in plan->kernels */
+  int kernel;                                   /* index in plan->kernels */
   uint32_t grid[3], block[3], cluster[3], smem; /* cluster 0 or 1: none */
   uint32_t param_bytes;
   int nargs;
@@ -134,7 +134,7 @@ typedef struct mk_plan {
     mk_ref ref;
     const void *data;
     int64_t bytes;
-  } *consts;
+  } * consts;
 } mk_plan;
 
 typedef struct mk_plan_options {
@@ -145,7 +145,7 @@ typedef struct mk_plan_options {
   bool cublaslt;         /* may use library matmuls */
 } mk_plan_options;
 
-/* Groups, lays out, selects and emits. The graph must be optimized and stays the caller's. NULL with the status set on failure. */
+/* Groups, lays out, selects and emits. The graph must be optimized and stays the caller's. NULL with the status set. */
 mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_status *st);
 void mk_plan_free(mk_plan *p);
 

@@ -20,24 +20,24 @@ extern "C" {
 #define MK_API __attribute__((visibility("default")))
 
 typedef struct mk_generate_options {
-  const char *model;    /* checkpoint folder, original or Diffusers layout; NULL with synthetic_seed and config */
+  const char *model; /* checkpoint folder, original or Diffusers layout; NULL with synthetic_seed and config */
   const char *prompt;
-  const char *negative; /* NULL: the model's default negative prompt; "" : an empty one */
-  const char *out;      /* .mp4, .y4m (frames) or .safetensors (frames f32 [frames, height, width, 3], and latents) */
+  const char *negative;          /* NULL: the model's default negative prompt; "" : an empty one */
+  const char *out;               /* .mp4, .y4m (frames) or .safetensors (frames f32 [frames, height, width, 3], and latents) */
   int64_t width, height, frames; /* multiples of 16; frames = 4n + 1 */
   int64_t steps;                 /* 0: the model's default */
   double guidance_low, guidance_high; /* negative: the model's default; 1 switches the second pass off for that expert */
-  double shift;         /* 0: the model's default */
-  const char *sampler;  /* "unipc", "dpm++", "euler" */
-  const char *grid;     /* where the steps lie: "original" (NULL) as Wan's own code, "diffusers" as Diffusers' schedulers */
-  int64_t seed;         /* >= 0 */
-  const char *rng;      /* "cpu" or "cuda": PyTorch's generators */
-  const char *backend;  /* "cpu", "cuda", or NULL: cuda if there is a GPU */
-  const char *policy;   /* NULL: "exact" on a GPU, "fp32" on the CPU */
-  double fps;           /* 0: the model's default */
-  bool offload;         /* keep one expert at a time in device memory */
+  double shift;                       /* 0: the model's default */
+  const char *sampler;                /* "unipc", "dpm++", "euler" */
+  const char *grid;        /* where the steps lie: "original" (NULL) as Wan's own code, "diffusers" as Diffusers' schedulers */
+  int64_t seed;            /* >= 0 */
+  const char *rng;         /* "cpu" or "cuda": PyTorch's generators */
+  const char *backend;     /* "cpu", "cuda", or NULL: cuda if there is a GPU */
+  const char *policy;      /* NULL: "exact" on a GPU, "fp32" on the CPU */
+  double fps;              /* 0: the model's default */
+  bool offload;            /* keep one expert at a time in device memory */
   uint64_t synthetic_seed; /* nonzero: made-up weights of the full size of `config`, no checkpoint */
-  const char *config;   /* with synthetic_seed: "a14b", "14b" or "1.3b" */
+  const char *config;      /* with synthetic_seed: "a14b", "14b" or "1.3b" */
 } mk_generate_options;
 
 /* Progress and cancellation; every member may be NULL. */

@@ -7,6 +7,7 @@ log=$build/test-log
 mkdir -p "$log"
 passed=0 failed=0 skipped=0
 export MOONKILN_CACHE=${MOONKILN_TEST_CACHE:-$build/test-cache} CMOCKA_MESSAGE_OUTPUT=TAP
+export OMP_WAIT_POLICY=passive # on a busy machine spinning threads take the cores from those that work
 
 # count NAME FILE STATUS: adds a TAP file's results; a program that died or left its plan unfinished is one failure.
 count() {
@@ -14,6 +15,7 @@ count() {
   skip=$(grep -ciE '^(not )?ok .*# skip' "$file") # cmocka writes "not ok" here
   ok=$(grep -E '^ok ' "$file" | grep -vciE '# skip')
   bad=$(grep -E '^not ok ' "$file" | grep -vciE '# skip')
+  grep -qE '^1\.\.0 # SKIP' "$file" && skip=1
   planned=$(grep -oE '^1\.\.[0-9]+' "$file" | head -n 1 | cut -c4-)
   if ((status != 0 && bad == 0)) || [[ -z $planned ]] || ((ok + bad + skip < planned)); then
     bad=$((bad + 1))

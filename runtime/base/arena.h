@@ -23,14 +23,14 @@ void mk_arena_free(mk_arena *a);
 #define MK_NEW_ARRAY(arena, type, n) ((type *)mk_alloc((arena), sizeof(type) * (size_t)(n)))
 
 /* Appends to an arena-backed array {ptr, count, cap fields}: MK_PUSH(a, list->items, list->count, list->cap, value). */
-#define MK_PUSH(arena, items, count, cap, value)                                                                 \
-  do {                                                                                                           \
-    if ((count) == (cap)) {                                                                                      \
-      size_t old_cap_ = (size_t)(cap);                                                                           \
-      (cap) = (cap) ? 2 * (cap) : 8;                                                                             \
-      (items) = mk_grow((arena), (items), old_cap_ * sizeof *(items), (size_t)(cap) * sizeof *(items));          \
-    }                                                                                                            \
-    (items)[(count)++] = (value);                                                                                \
+#define MK_PUSH(arena, items, count, cap, value)                                                        \
+  do {                                                                                                  \
+    if ((count) == (cap)) {                                                                             \
+      size_t old_cap_ = (size_t)(cap);                                                                  \
+      (cap) = (cap) ? 2 * (cap) : 8;                                                                    \
+      (items) = mk_grow((arena), (items), old_cap_ * sizeof *(items), (size_t)(cap) * sizeof *(items)); \
+    }                                                                                                   \
+    (items)[(count)++] = (value);                                                                       \
   } while (0)
 
 #endif

@@ -34,7 +34,6 @@ void mk_fail_context(mk_status *st, const char *format, ...) {
 }
 
 const char *mk_code_name(mk_code code) {
-  static const char *const names[] = {"ok",      "input",       "io",          "memory",  "gpu",
-                                      "compile", "unsupported", "interrupted", "internal"};
+  static const char *const names[] = {"ok", "input", "io", "memory", "gpu", "compile", "unsupported", "interrupted", "internal"};
   return (unsigned)code < sizeof names / sizeof *names ? names[code] : "unknown";
 }

@@ -73,8 +73,7 @@ int64_t mk_dims_count(const int64_t *dims, int rank) {
 
 const char *mk_dims_str(const int64_t *dims, int rank, char *buf, size_t size) {
   size_t n = (size_t)snprintf(buf, size, "[");
-  for (int i = 0; i < rank && n < size; i++)
-    n += (size_t)snprintf(buf + n, size - n, i ? ", %lld" : "%lld", (long long)dims[i]);
+  for (int i = 0; i < rank && n < size; i++) n += (size_t)snprintf(buf + n, size - n, i ? ", %lld" : "%lld", (long long)dims[i]);
   if (n < size) snprintf(buf + n, size - n, "]");
   return buf;
 }

@@ -18,13 +18,13 @@ typedef enum mk_dtype {
 } mk_dtype;
 
 size_t mk_dtype_size(mk_dtype t);
-const char *mk_dtype_name(mk_dtype t);                    /* "f32" */
-bool mk_dtype_parse(const char *name, mk_dtype *out);     /* accepts "f32", "F32", "bf16", "BF16" ... */
+const char *mk_dtype_name(mk_dtype t);                /* "f32" */
+bool mk_dtype_parse(const char *name, mk_dtype *out); /* accepts "f32", "F32", "bf16", "BF16" ... */
 
 float mk_f16_to_f32(uint16_t h);
-uint16_t mk_f32_to_f16(float f);   /* round to nearest even */
+uint16_t mk_f32_to_f16(float f); /* round to nearest even */
 float mk_bf16_to_f32(uint16_t h);
-uint16_t mk_f32_to_bf16(float f);  /* round to nearest even, NaN stays NaN */
+uint16_t mk_f32_to_bf16(float f); /* round to nearest even, NaN stays NaN */
 
 /* A dense row-major tensor in host memory, borrowed from whoever made it (a mapped file, a backend, the caller). */
 typedef struct mk_tensor {
@@ -45,8 +45,9 @@ const char *mk_dims_str(const int64_t *dims, int rank, char *buf, size_t size);
 void mk_convert(void *dst, mk_dtype dst_type, const void *src, mk_dtype src_type, size_t count);
 
 /* Where named tensors come from: a checkpoint, a file, a test's table, a synthetic generator.
- * `describe` fills everything but data, for shape and dtype checks at graph-building time; returns false if there is no such tensor.
- * `fetch` fills data too; the pointer stays valid until the source is closed. Records an error and returns false on failure. */
+ * `describe` fills everything but data, for shape and dtype checks at graph-building time; returns false if there is no such
+ * tensor. `fetch` fills data too; the pointer stays valid until the source is closed. Records an error and returns false on
+ * failure. */
 typedef struct mk_source {
   void *self;
   bool (*describe)(void *self, const char *name, mk_tensor *out);

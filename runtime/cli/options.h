@@ -34,8 +34,8 @@ typedef struct mk_size {
 typedef struct mk_option {
   const char *name; /* without the dashes */
   mk_option_kind kind;
-  void *target;          /* of the kind's type; holds the default beforehand */
-  const char *value;     /* what help calls the value, e.g. "N"; NULL for flags */
+  void *target;      /* of the kind's type; holds the default beforehand */
+  const char *value; /* what help calls the value, e.g. "N"; NULL for flags */
   const char *help;
   double low, high;
 } mk_option;
@@ -52,7 +52,7 @@ typedef struct mk_command_line {
  * program should exit with *exit_code: 0 after --help, 2 after a usage error, which has been written to stderr. */
 bool mk_options_parse(const mk_command_line *line, int argc, char **argv, int *first, int *exit_code);
 
-/* Writes the error to stderr and returns the program's exit code for it: 0 ok, 1 failure, 2 wrong input or usage, 130 interrupted. */
+/* Writes the error to stderr and returns the program's exit code for it: 0 ok, 1 failure, 2 wrong input, 130 interrupted. */
 int mk_exit_code(const mk_status *st);
 
 #endif

@@ -251,7 +251,7 @@ void mk_generate_defaults(mk_generate_options *o) {
 }
 
 int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result) {
-  mk_result ignored;
+  mk_result ignored = {0};
   job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
   *j.result = (mk_result){0};
   bool ok = mk_request_open(&j.request, o, &j.st) && draw_noise(&j) && open_output(&j);

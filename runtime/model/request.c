@@ -49,7 +49,7 @@ static bool tokenize(mk_request *r, int which, const char *text, const mk_tokeni
 /* With made-up weights there is no vocabulary: bytes stand in for tokens. */
 static void byte_ids(mk_request *r, int which, const char *text) {
   int n = 0;
-  for (; text[n] && n < MK_TEXT_LENGTH - 1; n++) r->ids[which][n] = 4 + (unsigned char)text[n];
+  for (; n < MK_TEXT_LENGTH - 1 && text[n]; n++) r->ids[which][n] = 4 + (unsigned char)text[n];
   r->ids[which][n] = 1;
   r->id_count[which] = n + 1;
 }

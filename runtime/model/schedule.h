@@ -1,10 +1,14 @@
 /* When and how far the sampler steps: sigmas, timesteps, experts, and the solvers written as linear combinations.
  *
- * Every solver here is linear in the latents and in past predictions, so the graph has one sampler (scripts/models/wan_dit.lua),
- * all in f32; v is the guided output of the network, last, m1 and m2 are states that start at zero: m0 = x - sigma v prediction
- * of the clean latents xc = c0 x + c1 last + c2 m0 + c3 m1 + c4 m2             corrector (UniPC), else x itself x' = d0 xc + d1
- * m0 + d2 m1 + d3 m2                      predictor last' = xc, m2' = m1, m1' = m0 Solver formulas are evaluated in double from
- * the f32 sigmas. */
+ * Every solver here is linear in the latents and in past predictions, so the graph has one sampler
+ * (scripts/models/wan_dit.lua), all in f32; v is the guided output of the network, last, m1 and m2 are states that start at zero:
+ *
+ *   m0 = x - sigma v                              prediction of the clean latents
+ *   xc = c0 x + c1 last + c2 m0 + c3 m1 + c4 m2   corrector (UniPC), else x itself
+ *   x' = d0 xc + d1 m0 + d2 m1 + d3 m2            predictor
+ *   last' = xc, m2' = m1, m1' = m0
+ *
+ * Solver formulas are evaluated in double from the f32 sigmas. */
 #ifndef MK_MODEL_SCHEDULE_H
 #define MK_MODEL_SCHEDULE_H
 
