@@ -30,12 +30,12 @@ function nn.rms_norm(x, gain, eps)
   return x * ((x * x):mean() + eps):rsqrt() * gain
 end
 
--- Several weights stacked along their output axis, cast once at load rate. names: list of prefixes; out: list of widths.
+-- Several weights (and biases) stacked along their output axis, cast once at load rate. names: list of prefixes; out: list of widths.
 local function stacked(names, out, inner, dtype, bias)
   local ws, bs = {}, {}
   for i, name in ipairs(names) do
     ws[i] = nn.weight(name .. ".weight", { out[i], inner }):cast(dtype)
-    if bias then bs[i] = nn.weight(name .. ".bias", { out[i] }):cast("f32") end
+    if bias then bs[i] = nn.weight(name .. ".bias", { out[i] }):cast(dtype) end
   end
   if #names == 1 then return ws[1], bs[1] end
   return concat(ws, 1), bias and concat(bs, 1) or nil
