@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/gpu/executor.h"
+#include "runtime/gpu/timing.h"
 #include "runtime/gpu/upload.h"
 
 /* ---- the driver */
@@ -36,6 +37,7 @@ static CUresult fine_stream(CUstream s) { return (void)s, CUDA_SUCCESS; }
 static CUresult fine_event(CUevent e) { return (void)e, CUDA_SUCCESS; }
 static CUresult record_event(CUevent e, CUstream s) { return (void)e, (void)s, CUDA_SUCCESS; }
 static CUresult wait_event(CUstream s, CUevent e, unsigned flags) { return (void)s, (void)e, (void)flags, CUDA_SUCCESS; }
+static CUresult elapsed(float *ms, CUevent a, CUevent b) { return (void)a, (void)b, *ms = 2, CUDA_SUCCESS; }
 static CUresult make_event(CUevent *e, unsigned flags) { return (void)flags, *e = (CUevent)malloc(1), CUDA_SUCCESS; }
 static CUresult free_event(CUevent e) { return free(e), CUDA_SUCCESS; }
 static CUresult error_text(CUresult r, const char **text) { return (void)r, *text = "made-up error", CUDA_SUCCESS; }
@@ -135,6 +137,7 @@ static const mk_driver driver = {.version = 13000,
                                  .cuEventDestroy = free_event,
                                  .cuEventRecord = record_event,
                                  .cuEventSynchronize = fine_event,
+                                 .cuEventElapsedTime = elapsed,
                                  .cuMemGetInfo = mem_info,
                                  .cuMemAlloc = mem_alloc,
                                  .cuMemFree = mem_free,
@@ -409,6 +412,21 @@ static void test_staging(void **state) {
   free(back);
 }
 
+static void test_timing(void **state) {
+  fixture *f = *state;
+  mk_status st = {0};
+  mk_gpu_times times;
+  assert_false(mk_gpu_time_program(f->s, "step", 3, &times, &(mk_status){0})); /* before load */
+  load(f);
+  assert_false(mk_gpu_time_program(f->s, "nothing", 3, &times, &(mk_status){0}));
+  assert_true(mk_gpu_time_program(f->s, "step", 3, &times, &st));
+  assert_int_equal(times.nsteps, 3);
+  for (int i = 0; i < 3; i++) assert_float_equal(times.step_ms[i], 2, 0);
+  assert_float_equal(times.graph_ms, 2, 0);
+  assert_int_equal(fake.graph_launches, 4); /* the second warm-up and three timed runs */
+  mk_gpu_times_free(&times);
+}
+
 static void test_synthetic_rules(void **state) {
   (void)state;
   const int64_t matrix[] = {64, 16, 2, 2}, gain[] = {96, 1, 1, 1};
@@ -429,6 +447,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(test_memory_is_checked_first, setup, teardown),
       cmocka_unit_test_setup_teardown(test_bad_use, setup, teardown),
       cmocka_unit_test_setup_teardown(test_staging, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_timing, setup, teardown),
       cmocka_unit_test(test_synthetic_rules),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
