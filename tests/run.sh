@@ -9,6 +9,8 @@ passed=0 failed=0 skipped=0
 export MOONKILN_CACHE=${MOONKILN_TEST_CACHE:-$build/test-cache} CMOCKA_MESSAGE_OUTPUT=TAP
 export OMP_WAIT_POLICY=passive # on a busy machine spinning threads take the cores from those that work
 
+[[ $build == "$PWD"/* ]] || export MOONKILN_DATA=$PWD # else the program finds it beside itself
+
 # count NAME FILE STATUS: adds a TAP file's results; a program that died or left its plan unfinished is one failure.
 count() {
   local name=$1 file=$2 status=$3 ok bad skip planned

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "runtime/backend.h"
-#include "runtime/base/log.h"
+#include "runtime/base/env.h"
 #include "runtime/model/noise.h"
 #include "runtime/model/request.h"
 #include "runtime/model/stage.h"
@@ -109,7 +109,8 @@ static bool check_networks(job *j) {
   const mk_part *parts[COUNT] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
   mk_graph *graphs[COUNT] = {NULL}, *experts[2];
   int nexperts = 0;
-  bool ok = true;
+  char scripts[PATH_MAX];
+  bool ok = mk_env_data_path("scripts/models", scripts, &j->st);
   for (int i = 0; ok && i < COUNT; i++) {
     if (!parts[i]->source) continue;
     mk_network_options o = options_for(j, parts[i]);

@@ -422,6 +422,13 @@ teardown() { umount "${out:-/nowhere}" 2>/dev/null || true; }
   [ "$status" -eq 0 ]
 }
 
+@test "a program without its scripts" {
+  cp "$MOONKILN" "$here/moonkiln"
+  export MOONKILN_DATA=
+  MOONKILN=$here/moonkiln refused generate "$BATS_FILE_TMPDIR/diffusers" -- "moonkiln: the folder with scripts/" MOONKILN_DATA
+  MOONKILN_DATA=$here refused generate "$BATS_FILE_TMPDIR/diffusers" -- MOONKILN_DATA "$here"
+}
+
 # ---- no GPU, no compiler
 
 @test "no NVRTC" {
