@@ -238,11 +238,11 @@ END
 
 @test "a size that no machine can hold" {
   if grep -q __asan_init "$MOONKILN"; then skip "the address sanitizer needs all of the address space"; fi
-  limited() {
+  little_memory() {
     ulimit -v $((8 << 20)) # in case this one can
     generate "$BATS_FILE_TMPDIR/diffusers" --size 16384x16384 --frames 4093
   }
-  refused limited -- "out of host memory"
+  refused little_memory -- "out of host memory"
 }
 
 @test "a prompt that is not UTF-8" {
