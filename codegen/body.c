@@ -193,10 +193,36 @@ static void store(builder *x, const mk_member *m, int value) {
   const mk_unit *u = &x->f->units[m->unit];
   const mk_node *n = node_of(x, u->node);
   mk_view to = u->copy ? u->to : mk_view_dense(u->node, n->dims, n->rank);
+  const mk_inst *v = &x->b->insts[value];
+  if (v->kind == MK_INST_OP && v->op == MK_OP_CAST && v->dtype == n->dtype) value = v->a; /* storing rounds */
   int access = add_access(x, &to, &m->map, n->dtype, true, 0, false);
   mk_inst in = {.kind = MK_INST_STORE, .dtype = n->dtype, .a = value, .b = -1, .c = -1, .access = access};
   in.axes = mk_failed(x->st) ? 0 : varying(&x->b->accesses[access]);
   add_inst(x, in);
+}
+
+/* Drops what no store needs any more. */
+static void remove_dead(mk_body *b, mk_arena *arena) {
+  int *number = MK_NEW_ARRAY(arena, int, b->ninsts), n = 0;
+  for (int i = b->ninsts - 1; i >= 0; i--) {
+    const mk_inst *in = &b->insts[i];
+    number[i] |= in->kind == MK_INST_STORE || in->kind == MK_INST_ROOT;
+    if (!number[i]) continue;
+    if (in->a >= 0) number[in->a] = 1;
+    if (in->b >= 0) number[in->b] = 1;
+    if (in->c >= 0) number[in->c] = 1;
+  }
+  for (int i = 0; i < b->ninsts; i++) {
+    if (!number[i]) continue;
+    mk_inst in = b->insts[i];
+    if (in.a >= 0) in.a = number[in.a];
+    if (in.b >= 0) in.b = number[in.b];
+    if (in.c >= 0) in.c = number[in.c];
+    number[i] = n;
+    if (in.kind == MK_INST_ROOT) b->root = n;
+    b->insts[n++] = in;
+  }
+  b->ninsts = n;
 }
 
 /* ---- the order of axes: rows by the strides of the largest store, then columns; neighbours that every access walks as one
@@ -310,6 +336,7 @@ mk_body *mk_body_build(const mk_grouping *gr, const mk_cluster *c, mk_arena *are
     if (mk_failed(st)) return NULL;
     if (mk_is_stored(gr, c->members[i].unit)) store(&x, &c->members[i], x.value[i]);
   }
+  remove_dead(b, arena);
   settle_axes(&x);
   return mk_failed(st) ? NULL : b;
 }

@@ -120,6 +120,20 @@ static void constants(const mk_body *b, const mk_row_shape *s, mk_text *out) {
   if (s->items > 1) mk_text_addf(out, ", ITEMS = %d", s->items);
 }
 
+/* How many blocks a multiprocessor should hold: what the values in flight and some working registers allow. Left to itself, ptxas
+ * aims at more and may spill for it. */
+static int resident_blocks(const mk_body *b, const mk_row_shape *s, mk_arena *arena) {
+  mk_phases ph;
+  mk_find_phases(b, arena, &ph);
+  int items = s->items ? s->items : 1, registers = 40 + items * s->v * mk_live_values(b, &ph), block = s->threads * s->rows;
+  if (registers < 48) registers = 48;
+  if (registers > 255) registers = 255;
+  int blocks = 65536 / (registers * block);
+  if (blocks * block > 2048) blocks = 2048 / block;
+  if (blocks > 32) blocks = 32;
+  return blocks > 0 ? blocks : 1;
+}
+
 void mk_emit_row(const mk_body *b, const mk_row_shape *s, mk_fields *fields, mk_arena *arena, mk_text *out) {
   mk_text code = {0};
   mk_emit_code(b, s, MK_EMIT_ROW, fields, arena, &code);
@@ -136,11 +150,11 @@ void mk_emit_row(const mk_body *b, const mk_row_shape *s, mk_fields *fields, mk_
   if (s->rows > 1) mk_text_addf(out, ", ROWS = %d", s->rows);
   mk_text_add(out, ";\n");
   mk_fields_print(fields, out);
-  mk_text_addf(out, "extern \"C\" __global__ void __launch_bounds__(%d) KERNEL(const __grid_constant__ Params p) {\n",
-               s->threads * s->rows);
-  const char *block = s->rows > 1 ? "blockIdx.x * ROWS + threadIdx.x" : "blockIdx.x";
+  mk_text_addf(out, "extern \"C\" __global__ void __launch_bounds__(%d, %d) KERNEL(const __grid_constant__ Params p) {\n",
+               s->threads * s->rows, resident_blocks(b, s, arena));
+  const char *first = s->rows > 1 ? "blockIdx.x * ROWS + threadIdx.x" : "blockIdx.x";
   if (s->threads == 1) {
-    mk_text_addf(out, "  const u32 row = %s;\n  if (row >= p.rows) return;\n", block);
+    mk_text_addf(out, "  const u32 row = %s;\n  if (row >= p.rows) return;\n", first);
   } else {
     mk_text_addf(out, "  const int lane = threadIdx.x%s;\n", s->rows > 1 ? " % THREADS" : "");
     if (s->threads >= 32) {

@@ -87,7 +87,8 @@ static void absorb_rows(mk_grouping *gr, int root, int end) {
     int node = queue[head++];
     for (int i = f->first_reader[node]; i < f->first_reader[node + 1] && tail < MAX_LOOK; i++) {
       int r = f->readers[i];
-      if (!mk_in_program(f, r, gr->rate, gr->entry) || !is_row_work(f, r) || gr->absorb[r] == root || !row_operands(gr, r, root)) continue;
+      if (!mk_in_program(f, r, gr->rate, gr->entry) || !is_row_work(f, r) || gr->absorb[r] == root || !row_operands(gr, r, root))
+        continue;
       gr->absorb[r] = root;
       reduces |= mk_op_class_of(node_of(f, f->units[r].node)->op) == MK_CLASS_REDUCE;
       queue[tail++] = f->units[r].node;

@@ -70,6 +70,8 @@ static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m) {
     }
   }
   m->out = b->insts[user].access;
+  if (m->d_type == MK_F32 && b->insts[user].dtype == ab) m->d_type = ab; /* storing rounds */
+  if (b->insts[user].dtype != m->d_type) return false;
   if (used + 1 != b->ninsts || !is_matrix(b, &b->accesses[m->out], true)) return false;
   if (m->residual >= 0 && m->d_type != MK_F32) return false; /* c and d have one type */
   if (m->bias >= 0 && bias_type != m->d_type) return false;  /* the library's rule */

@@ -39,11 +39,13 @@ static inline void host_add_kernel(const mk_kernel *k, int index, const char *pr
   mk_text_addf(out, "#undef KERNEL\n#undef MK_ROW_EPILOGUE\nnamespace kernel%d {\n", index);
   if (cut) mk_text_add_n(out, k->source, (size_t)(cut - k->source));
   mk_text_add(out, rest);
-  bool waits = strncmp(k->name, "row_", 4) || strstr(k->source, "combine_block<THREADS>") || strstr(k->source, "combine_lanes<THREADS>");
-  mk_text_addf(out,
-               "\nstatic void call(const void *p) { KERNEL(*(const Params *)p); }\n}\nextern \"C\" void run%d(const void *p, const u32 "
-               "*grid, u32 threads) { host::launch(kernel%d::call, p, grid, threads, %s); }\n",
-               index, index, waits ? "true" : "false");
+  bool waits =
+      strncmp(k->name, "row_", 4) || strstr(k->source, "combine_block<THREADS>") || strstr(k->source, "combine_lanes<THREADS>");
+  mk_text_addf(
+      out,
+      "\nstatic void call(const void *p) { KERNEL(*(const Params *)p); }\n}\nextern \"C\" void run%d(const void *p, const u32 "
+      "*grid, u32 threads) { host::launch(kernel%d::call, p, grid, threads, %s); }\n",
+      index, index, waits ? "true" : "false");
 }
 
 static inline bool host_compile(host_session *s, const char *templates, mk_status *st) {
@@ -114,7 +116,8 @@ static inline float host_get(const char *p, mk_dtype t, int64_t i) {
 
 static inline void host_run_lt(const host_session *s, const mk_lt *l) {
   const char *a = host_at(s, l->a), *b = host_at(s, l->b), *c = host_at(s, l->c), *bias = host_at(s, l->bias);
-  bool has_bias = l->epilogue == MK_LT_BIAS || l->epilogue == MK_LT_GELU_BIAS, gelu = l->epilogue == MK_LT_GELU || l->epilogue == MK_LT_GELU_BIAS;
+  bool has_bias = l->epilogue == MK_LT_BIAS || l->epilogue == MK_LT_GELU_BIAS,
+       gelu = l->epilogue == MK_LT_GELU || l->epilogue == MK_LT_GELU_BIAS;
   for (int64_t i = 0; i < l->m; i++)
     for (int64_t j = 0; j < l->n; j++) {
       double x = 0;
@@ -145,7 +148,9 @@ static inline const mk_program *host_program(const host_session *s, const char *
   return NULL;
 }
 
-static inline void host_fill_scratch(host_session *s) { memset(s->space[MK_SPACE_SCRATCH], 0xff, (size_t)s->plan->space_bytes[MK_SPACE_SCRATCH]); }
+static inline void host_fill_scratch(host_session *s) {
+  memset(s->space[MK_SPACE_SCRATCH], 0xff, (size_t)s->plan->space_bytes[MK_SPACE_SCRATCH]);
+}
 
 static bool host_run(mk_session *base, const char *program, mk_status *st) {
   host_session *s = (host_session *)base;
@@ -213,7 +218,8 @@ static void host_close(mk_session *base) {
 
 /* pick: which of the candidates that can run here to take, modulo their number. */
 static inline mk_session *host_session_open(const mk_plan *plan, const char *templates, int pick, mk_status *st) {
-  static const mk_session_ops ops = {.load = host_load, .write = host_write, .run = host_run, .read = host_read, .close = host_close};
+  static const mk_session_ops ops = {
+      .load = host_load, .write = host_write, .run = host_run, .read = host_read, .close = host_close};
   host_session *s = calloc(1, sizeof *s);
   s->base = (mk_session){&ops, "host"};
   s->plan = plan;

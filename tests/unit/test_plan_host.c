@@ -1,5 +1,5 @@
-/* Whole plans against the CPU backend with no GPU: emitted row programs, epilogues, memory planning, states and entries. The graphs
- * and their cases are those of the GPU check; templates that need tensor cores are left out. */
+/* Whole plans against the CPU backend with no GPU: emitted row programs, epilogues, memory planning, states and entries. The
+ * graphs and their cases are those of the GPU check; templates that need tensor cores are left out. */
 #include <dirent.h>
 #include <float.h>
 #include <setjmp.h>
@@ -54,7 +54,8 @@ typedef struct values {
 } values;
 
 static void make_value(values *v, const mk_node *n, mk_tensor *t) {
-  *t = (mk_tensor){.name = n->name, .where = "made-up values", .dtype = n->dtype, .rank = n->rank, .bytes = (size_t)mk_node_bytes(n)};
+  *t = (mk_tensor){
+      .name = n->name, .where = "made-up values", .dtype = n->dtype, .rank = n->rank, .bytes = (size_t)mk_node_bytes(n)};
   memcpy(t->dims, n->dims, sizeof t->dims);
   char *data = mk_alloc(&v->arena, t->bytes);
   uint64_t seed = mk_hash64(n->name, strlen(n->name));
@@ -151,7 +152,8 @@ static double error_of(const float *want, const float *have, const mk_binding *b
   return isnan(e) ? INFINITY : norm > 0 ? e : sqrt(sum);
 }
 
-static void compare(run *want, run *have, const mk_plan *p, const mk_graph *g, const char *entries, double bound, const char *what) {
+static void compare(run *want, run *have, const mk_plan *p, const mk_graph *g, const char *entries, double bound,
+                    const char *what) {
   char list[256];
   int at = 0;
   assert_int_equal(want->n, have->n);
@@ -173,7 +175,8 @@ static void compare(run *want, run *have, const mk_plan *p, const mk_graph *g, c
   }
 }
 
-static void check_case(const char *file, const char *text, double bound, const char *params, const char *entries, bool cublaslt, int pick) {
+static void check_case(const char *file, const char *text, double bound, const char *params, const char *entries, bool cublaslt,
+                       int pick) {
   mk_status st = {0};
   char what[PATH_MAX + 640];
   snprintf(what, sizeof what, "%s %s%s pick %d", file, params, cublaslt ? " cublaslt" : "", pick);
@@ -220,14 +223,16 @@ static void corners(void **state) {
   check_graph("tests/golden/plan_corners.lua", -1, false, 0);
 }
 
-static const char dit_config[] = "{\"num_heads\": 2, \"dim\": 64, \"ffn_dim\": 96, \"num_layers\": 2, \"in_dim\": 16, \"out_dim\": 16, "
-                                 "\"freq_dim\": 32, \"text_dim\": 24, \"text_len\": 9}";
+static const char dit_config[] =
+    "{\"num_heads\": 2, \"dim\": 64, \"ffn_dim\": 96, \"num_layers\": 2, \"in_dim\": 16, \"out_dim\": 16, "
+    "\"freq_dim\": 32, \"text_dim\": 24, \"text_len\": 9}";
 
 static void diffusion_transformer(void **state) {
   (void)state;
   char params[512];
   for (int i = 0; i < 2; i++) {
-    snprintf(params, sizeof params, "{\"config\": %s, \"frames\": 3, \"height\": 4, \"width\": 6, \"steps\": 2, \"policy\": \"%s\"}", dit_config,
+    snprintf(params, sizeof params,
+             "{\"config\": %s, \"frames\": 3, \"height\": 4, \"width\": 6, \"steps\": 2, \"policy\": \"%s\"}", dit_config,
              i ? "exact" : "fp32");
     check_case("scripts/models/wan_dit.lua", "", i ? 2e-2 : 2e-5, params, "step step step", i, 0);
   }
@@ -235,16 +240,17 @@ static void diffusion_transformer(void **state) {
 
 static void text_encoder(void **state) {
   (void)state;
-  check_case("scripts/models/umt5.lua", "-- range ids 0 50\n-- range length 7 8\n", 2e-5,
-             "{\"config\": {\"d_model\": 48, \"num_heads\": 2, \"d_kv\": 16, \"d_ff\": 40, \"num_layers\": 2, \"vocab_size\": 50}, "
-             "\"tokens\": 11, \"policy\": \"fp32\"}",
-             "prompt", false, 0);
+  check_case(
+      "scripts/models/umt5.lua", "-- range ids 0 50\n-- range length 7 8\n", 2e-5,
+      "{\"config\": {\"d_model\": 48, \"num_heads\": 2, \"d_kv\": 16, \"d_ff\": 40, \"num_layers\": 2, \"vocab_size\": 50}, "
+      "\"tokens\": 11, \"policy\": \"fp32\"}",
+      "prompt", false, 0);
 }
 
 static void video_decoder(void **state) {
   (void)state;
-  check_case("scripts/models/wan_vae.lua", "", 2e-5, "{\"config\": {\"base_dim\": 8}, \"height\": 3, \"width\": 2, \"policy\": \"fp32\"}",
-             "first next next", false, 0);
+  check_case("scripts/models/wan_vae.lua", "", 2e-5,
+             "{\"config\": {\"base_dim\": 8}, \"height\": 3, \"width\": 2, \"policy\": \"fp32\"}", "first next next", false, 0);
 }
 
 static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
