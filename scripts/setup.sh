@@ -19,14 +19,17 @@ if ((${#missing[@]})); then
   fi
   command -v apt-get >/dev/null || { echo "install these by hand (no apt-get here): ${missing[*]}" >&2; exit 1; }
   as_root=()
-  if ((EUID != 0)); then as_root=(sudo); fi
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || { echo "run this as root: apt-get install --no-install-recommends ${missing[*]}" >&2; exit 1; }
+    as_root=(sudo)
+  fi
   echo "installing: ${missing[*]}"
   "${as_root[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 if [[ ${1:-} != --check ]] && ! ls /usr/local/cuda*/lib64/libnvrtc.so* "${MOONKILN_CUDA:-/nonexistent}"/libnvrtc.so* >/dev/null 2>&1 &&
-  ! ldconfig -p | grep -q libnvrtc; then
+  ! PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | grep -q libnvrtc; then
   echo "note: no NVRTC found. The CPU backend works without it. For the GPU install NVIDIA's cuda-nvrtc and libcublas packages" \
     "(CUDA 13; pip's nvidia-cuda-nvrtc and nvidia-cublas do too) and point MOONKILN_CUDA at their library folder."
 fi
