@@ -8,3 +8,4 @@ files["scripts/models"] = {
 files["scripts/experiments"] = files["scripts/models"]
 files["tests/gpu/graphs"] = files["scripts/models"]
 files["tests/golden"] = files["scripts/models"]
+files["tests/golden/*.lua"] = { max_line_length = false }
