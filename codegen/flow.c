@@ -270,25 +270,10 @@ static void add_outputs(ctx *c) {
     const mk_output *o = &g->outputs[i];
     const mk_node *n = node_of(f, o->node);
     uint64_t entries = n->rate == MK_RATE_STEP ? 1ull << entry_index(g, o->entry) : ~0ull;
-    f->output_buffer[i] = -1;
-    for (int j = 0; j < i && f->output_buffer[i] < 0; j++) {
-      const mk_node *m = node_of(f, g->outputs[j].node);
-      if (strcmp(g->outputs[j].name, o->name)) continue;
-      if (m->dtype != n->dtype || m->rank != n->rank || memcmp(m->dims, n->dims, sizeof *n->dims * (size_t)n->rank)) {
-        mk_fail(c->st, MK_EINPUT, "%s: output '%s' has another shape or dtype here than in entry '%s'; give it another name",
-                n->where ? n->where : g->name, o->name, g->outputs[j].entry);
-        return;
-      }
-      f->output_buffer[i] = f->output_buffer[j];
-      if (g->outputs[j].node == o->node && n->rate != MK_RATE_STEP) entries = 0; /* made already */
-    }
-    bool fresh = f->output_buffer[i] < 0;
-    if (fresh) f->output_buffer[i] = new_buffer(c, o->node);
-    int s = movable(f, o->node), b = f->output_buffer[i];
-    bool weight = s >= 0 && f->kind[s] == MK_VALUE_LEAF;
-    if (fresh && s >= 0 && !weight && entries_of(f, s) == entries)
+    int s = movable(f, o->node), b = f->output_buffer[i] = new_buffer(c, o->node);
+    if (s >= 0 && f->kind[s] != MK_VALUE_LEAF && entries_of(f, s) == entries)
       f->home[s] = (mk_home){b, 0};
-    else if (entries)
+    else
       add_copy(c, o->node, f->view[o->node], mk_view_dense(b, n->dims, n->rank), n->rate, entries, -1);
   }
 }

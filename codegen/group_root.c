@@ -136,5 +136,5 @@ void mk_plan_epilogue(mk_grouping *gr, int root, bool row_epilogue) {
     n = best;
   }
   for (int i = 0; i < n; i++) gr->absorb[chain[i]] = root;
-  if (row_epilogue && why == STOP_ROW) absorb_rows(gr, root, cur);
+  if (row_epilogue) absorb_rows(gr, root, cur);
 }

@@ -70,7 +70,6 @@ static void place_leaf(mk_planner *p, int id, bool crosses) {
     b.ref = p->fixed[id] = take(p, MK_SPACE_IO, b.bytes);
     plan->inputs[plan->ninputs++] = b;
   } else if (!root || has_readers(f, id)) {
-    p->staged[id] = root && !crosses;
     if (root && crosses) p->fixed[id] = take(p, MK_SPACE_LOAD, b.bytes);
     plan->weights[plan->nweights++] = b; /* its place is filled in when the load program is laid out */
   }
@@ -88,7 +87,6 @@ void mk_place_fixed(mk_planner *p) {
   plan->consts = mk_alloc(p->arena, sizeof *plan->consts * (size_t)(leaves ? leaves : 1));
   plan->outputs = MK_NEW_ARRAY(p->arena, mk_binding, g->noutputs);
   p->fixed = MK_NEW_ARRAY(p->temp, mk_ref, f->nbuffers);
-  p->staged = MK_NEW_ARRAY(p->temp, bool, g->count);
   for (int b = 0; b < f->nbuffers; b++) p->fixed[b].offset = -1;
   bool *crosses = find_crossing(p);
   for (int id = 0; id < g->count; id++) {
@@ -101,7 +99,6 @@ void mk_place_fixed(mk_planner *p) {
   }
   for (int i = 0; i < g->noutputs; i++) {
     int b = f->output_buffer[i];
-    if (p->fixed[b].offset >= 0) continue; /* the same output of another entry */
     mk_binding o = binding(p, g->outputs[i].name, &g->nodes[g->outputs[i].node]);
     o.ref = p->fixed[b] = take(p, MK_SPACE_IO, o.bytes);
     plan->outputs[plan->noutputs++] = o;

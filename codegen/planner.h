@@ -45,7 +45,6 @@ typedef struct mk_planner {
   mk_sidecars *sidecars;
   const char *prelude, *row_code;
   mk_ref *fixed; /* per buffer, roots outside SCRATCH; offset -1: none */
-  bool *staged;  /* per node: a weight that only the load program reads */
   int ndrafts;
   mk_draft *drafts;
   int kernels_cap, groups_cap;
