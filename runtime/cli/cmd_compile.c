@@ -16,22 +16,9 @@ typedef struct totals {
   int64_t spill_bytes;
 } totals;
 
-/* Which kernels the first choices launch, or all candidates'. */
-static bool *wanted_kernels(const mk_plan *p, bool all) {
-  bool *wanted = calloc((size_t)p->nkernels + 1, sizeof *wanted);
-  for (int g = 0; wanted && g < p->ngroups; g++)
-    for (int c = 0; c < p->groups[g].ncandidates; c++) {
-      if (!all && c != p->groups[g].chosen) continue;
-      const mk_candidate *cand = &p->groups[g].candidates[c];
-      for (int l = 0; l < cand->nlaunches; l++)
-        if (cand->launches[l].kind == MK_LAUNCH_KERNEL) wanted[cand->launches[l].kernel] = true;
-    }
-  return wanted;
-}
-
 static bool compile_plan(const mk_plan *p, int arch, bool all, bool report, mk_cache *cache, totals *t, mk_status *st) {
-  bool *wanted = wanted_kernels(p, all);
-  if (!wanted) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+  bool *wanted = mk_cli_wanted_kernels(p, all, NULL, st);
+  if (!wanted) return false;
   mk_prepare_options options = {.arch = arch, .wanted = wanted};
   mk_prepared done = {0};
   bool ok = mk_kernels_prepare(p->kernels, p->nkernels, &options, cache, &done, st);

@@ -1,30 +1,55 @@
 /* moonkiln emit: prints what was made of a graph, stage by stage. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/cli/commands.h"
 #include "runtime/cli/load_graph.h"
 #include "runtime/cli/weights.h"
+#include "runtime/gpu/compiler.h"
 
-typedef enum stage { STAGE_IR, STAGE_GROUPS, STAGE_PLAN, STAGE_CUDA, STAGE_COUNT } stage;
-static const char *const stage_names[] = {"ir", "groups", "plan", "cuda"};
+typedef enum stage { STAGE_IR, STAGE_GROUPS, STAGE_PLAN, STAGE_CUDA, STAGE_PTX, STAGE_REPORT, STAGE_COUNT } stage;
+static const char *const stage_names[] = {"ir", "groups", "plan", "cuda", "ptx", "sass-report"};
 
-static bool wanted(const mk_kernel *k, const char *pattern) { return !pattern || strstr(k->name, pattern); }
-
-static void print_cuda(const mk_plan *p, const char *pattern, bool all, mk_status *st) {
-  int shown = 0;
-  for (int k = 0; k < p->nkernels; k++) {
-    bool used = all;
-    for (int g = 0; !used && g < p->ngroups; g++) {
-      const mk_candidate *c = &p->groups[g].candidates[p->groups[g].chosen];
-      for (int l = 0; l < c->nlaunches; l++) used |= c->launches[l].kind == MK_LAUNCH_KERNEL && c->launches[l].kernel == k;
+/* What the compiler makes of the wanted kernels: PTX, or registers, memory and spills of the machine code. Not cached: this is
+ * for looking. */
+static void print_compiled(const mk_plan *p, const bool *wanted, bool ptx, mk_text *out, mk_status *st) {
+  mk_compiler compiler;
+  mk_compile_job *jobs = calloc((size_t)p->nkernels + 1, sizeof *jobs);
+  mk_compile_result *results = calloc((size_t)p->nkernels + 1, sizeof *results);
+  int n = 0;
+  bool ok = jobs && results;
+  if (!ok) mk_fail(st, MK_ENOMEM, "out of host memory");
+  ok = ok && mk_compiler_open(&compiler, 0, NULL, st);
+  char arch[16];
+  ok = ok && mk_arch_name(p->arch, arch, st);
+  for (int k = 0; ok && k < p->nkernels; k++)
+    if (wanted[k])
+      jobs[n++] = (mk_compile_job){.name = p->kernels[k].name, .source = p->kernels[k].source, .arch = arch, .want_ptx = ptx};
+  ok = ok && mk_compile_batch(&compiler, jobs, n, results, NULL, NULL, st);
+  for (int i = 0; ok && i < n; i++) {
+    const mk_compile_result *r = &results[i];
+    if (!r->ok) {
+      mk_fail(st, MK_ECOMPILE, "%s", r->message ? r->message : "a kernel did not compile");
+    } else if (ptx) {
+      mk_text_addf(out, "// ---- %s\n%s\n", jobs[i].name, r->ptx);
+    } else {
+      mk_text_addf(out, "%-48s ", jobs[i].name);
+      mk_report_print(&r->report, out);
+      mk_text_addf(out, " cubin=%zu\n", r->cubin_bytes);
     }
-    if (!used || !wanted(&p->kernels[k], pattern)) continue;
-    printf("// ---- %s\n%s\n", p->kernels[k].name, p->kernels[k].source);
-    shown++;
   }
-  if (!shown && pattern)
-    mk_fail(st, MK_EINPUT, "--kernel %s: no kernel of this graph has that in its name; --stage plan lists them", pattern);
+  for (int i = 0; i < n; i++) mk_compile_result_free(&results[i]);
+  free(results);
+  free(jobs);
+}
+
+static void print_kernels(const mk_plan *p, stage what, const char *pattern, bool all, mk_text *out, mk_status *st) {
+  bool *wanted = mk_cli_wanted_kernels(p, all, pattern, st);
+  for (int k = 0; wanted && what == STAGE_CUDA && k < p->nkernels; k++)
+    if (wanted[k]) mk_text_addf(out, "// ---- %s\n%s\n", p->kernels[k].name, p->kernels[k].source);
+  if (wanted && what != STAGE_CUDA) print_compiled(p, wanted, what == STAGE_PTX, out, st);
+  free(wanted);
 }
 
 int cmd_emit(int argc, char **argv) {
@@ -34,10 +59,11 @@ int cmd_emit(int argc, char **argv) {
   const mk_option options[] = {
       {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
       {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder, for shapes and dtypes", 0, 0},
-      {"stage", MK_OPT_TEXT, &stage_text, "NAME", "ir, groups, plan (default) or cuda", 0, 0},
+      {"stage", MK_OPT_TEXT, &stage_text, "NAME", "ir, groups, plan (default), cuda, ptx or sass-report", 0, 0},
       {"arch", MK_OPT_TEXT, &arch_text, "ARCH", "target, as sm_90a (default)", 0, 0},
-      {"kernel", MK_OPT_TEXT, &kernel, "NAME", "with --stage cuda: kernels whose name holds NAME", 0, 0},
-      {"all", MK_OPT_FLAG, &all, NULL, "with --stage cuda: every candidate's kernel, not just the first choice's", 0, 0},
+      {"kernel", MK_OPT_TEXT, &kernel, "NAME", "with cuda, ptx, sass-report: kernels whose name holds NAME", 0, 0},
+      {"all", MK_OPT_FLAG, &all, NULL, "with cuda, ptx, sass-report: every candidate's kernel, not just the first choice's", 0,
+       0},
       {"no-cublaslt", MK_OPT_FLAG, &no_lt, NULL, "generated matmuls only", 0, 0},
   };
   const mk_command_line line = {"moonkiln emit GRAPH.lua [options]",
@@ -57,7 +83,7 @@ int cmd_emit(int argc, char **argv) {
   mk_weights *w = NULL;
   int arch = 0, count = 0, which = 0;
   while (which < STAGE_COUNT && strcmp(stage_names[which], stage_text)) which++;
-  if (which == STAGE_COUNT) mk_fail(&st, MK_EINPUT, "--stage %s: give ir, groups, plan or cuda", stage_text);
+  if (which == STAGE_COUNT) mk_fail(&st, MK_EINPUT, "--stage %s: give ir, groups, plan, cuda, ptx or sass-report", stage_text);
   mk_plan_options po = {0};
   if (!mk_failed(&st)) mk_cli_parse_arch(arch_text, &arch, 1, &count, &st);
   if (!mk_failed(&st)) w = mk_weights_open(&weights, &st);
@@ -71,7 +97,7 @@ int cmd_emit(int argc, char **argv) {
       mk_groups_print(g, &po, &out, &st);
     } else if ((plan = mk_plan_build(g, &po, &st))) {
       if (which == STAGE_PLAN) mk_plan_print(plan, &out);
-      if (which == STAGE_CUDA) print_cuda(plan, kernel, all, &st);
+      if (which >= STAGE_CUDA) print_kernels(plan, (stage)which, kernel, all, &out, &st);
     }
   }
   if (!mk_failed(&st)) fputs(mk_text_str(&out), stdout);

@@ -1,12 +1,14 @@
 #include "runtime/cli/load_graph.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codegen/graph.h"
 #include "runtime/base/env.h"
 #include "runtime/base/file.h"
+#include "runtime/gpu/compiler.h"
 
 static json_t *parse_set_value(const char *text, mk_status *st) {
   json_error_t e;
@@ -79,24 +81,34 @@ bool mk_cli_plan_options(int arch, mk_arena *arena, mk_plan_options *out, mk_sta
   return true;
 }
 
+bool *mk_cli_wanted_kernels(const mk_plan *p, bool all, const char *pattern, mk_status *st) {
+  bool *wanted = calloc((size_t)p->nkernels + 1, sizeof *wanted), any = false;
+  if (!wanted) return mk_fail(st, MK_ENOMEM, "out of host memory"), NULL;
+  for (int g = 0; g < p->ngroups; g++)
+    for (int c = 0; c < p->groups[g].ncandidates; c++) {
+      const mk_candidate *candidate = &p->groups[g].candidates[c];
+      for (int l = 0; (all || c == p->groups[g].chosen) && l < candidate->nlaunches; l++)
+        if (candidate->launches[l].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[l].kernel] = true;
+    }
+  for (int k = 0; k < p->nkernels; k++) {
+    wanted[k] = wanted[k] && (!pattern || strstr(p->kernels[k].name, pattern));
+    any |= wanted[k];
+  }
+  if (any || !pattern) return wanted;
+  free(wanted);
+  mk_fail(st, MK_EINPUT, "--kernel %s: no kernel of this graph has that in its name; --stage plan lists them", pattern);
+  return NULL;
+}
+
 bool mk_cli_parse_arch(const char *text, int *out, int max, int *count, mk_status *st) {
-  static const int known[] = {80, 86, 89, 90, 100, 120};
   *count = 0;
   for (const char *p = text; *p;) {
-    if (!strncmp(p, "sm_", 3)) p += 3;
-    char *end;
-    long v = strtol(p, &end, 10);
-    bool ok = end != p && *count < max;
-    if (*end == 'a') end++;
-    ok = ok && (*end == ',' || !*end);
-    bool found = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) found |= known[i] == v;
-    if (!ok || !found) {
-      mk_fail(st, MK_EINPUT, "--arch %s: give a list from sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_120a", text);
-      return false;
-    }
-    out[(*count)++] = (int)v;
-    p = *end ? end + 1 : end;
+    char one[16];
+    size_t length = strcspn(p, ",");
+    snprintf(one, sizeof one, "%.*s", (int)(length < sizeof one ? length : sizeof one - 1), p);
+    if (*count == max) return mk_fail(st, MK_EINPUT, "--arch %s: at most %d architectures", text, max), false;
+    if (!mk_arch_parse(one, &out[(*count)++], st)) return mk_fail_context(st, "--arch"), false;
+    p += length + (p[length] == ',');
   }
   return *count > 0 || (mk_fail(st, MK_EINPUT, "--arch is empty"), false);
 }

@@ -14,6 +14,10 @@ mk_graph *mk_cli_load_graph(const char *script, const mk_text_list *sets, const 
 /* Plan options for compute capability × 10 `arch`, with the templates of the data folder (arena-owned path). */
 bool mk_cli_plan_options(int arch, mk_arena *arena, mk_plan_options *out, mk_status *st);
 
+/* Per kernel of the plan: whether the first choices launch it and its name holds `pattern` (NULL: any); `all`: every candidate's.
+ * malloc'd; NULL with the status set on failure, or when a pattern fits no kernel. */
+bool *mk_cli_wanted_kernels(const mk_plan *p, bool all, const char *pattern, mk_status *st);
+
 /* "80,90a" or "sm_90a" -> 80, 90. */
 bool mk_cli_parse_arch(const char *text, int *out, int max, int *count, mk_status *st);
 

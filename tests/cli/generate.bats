@@ -219,6 +219,19 @@ dit() {
   for stage in ir groups plan cuda; do dit emit --stage $stage | cmp - "$out/$stage"; done
 }
 
+@test "emit: what the compiler makes of a kernel" {
+  "$MOONKILN" info | grep -q '^NVRTC *[0-9]' || skip "no NVRTC"
+  run "$MOONKILN" emit scripts/experiments/swiglu_mlp.lua --stage sass-report
+  [ "$status" -eq 0 ]
+  [[ $output == *"row_norm_256"*"registers="*"spill=0"* ]]
+  run "$MOONKILN" emit scripts/experiments/swiglu_mlp.lua --stage ptx --kernel row_norm
+  [ "$status" -eq 0 ]
+  [[ $output == *".target sm_90a"* ]]
+  run "$MOONKILN" emit scripts/experiments/swiglu_mlp.lua --stage ptx --kernel absent
+  [ "$status" -eq 2 ]
+  [[ $output == *"--kernel absent"* ]]
+}
+
 @test "emit: another resolution is the same code" {
   dit emit --stage cuda >"$out/small"
   dit emit --stage cuda --set frames=3 --set height=20 --set width=30 | cmp - "$out/small"
