@@ -43,7 +43,7 @@ typedef struct mk_generate_options {
 /* Progress and cancellation; every member may be NULL. */
 typedef struct mk_callbacks {
   void *user;
-  /* A phase ("text encoder", "loading high-noise expert", "denoising", "decoding") went from done-1 to done of total. */
+  /* `done` of `total` steps of a phase ("loading the decoder", "denoising", ...) took `seconds`; loading may count bytes. */
   void (*progress)(void *user, const char *phase, int64_t done, int64_t total, double seconds);
   bool (*stop)(void *user); /* asked between steps; true: stop cleanly */
 } mk_callbacks;

@@ -27,16 +27,24 @@ static void add_bar(char *buf, size_t size, int columns, double fraction) {
 
 const char *mk_progress_line(char *buf, size_t size, int width, const char *phase, int64_t done, int64_t total, double seconds) {
   char spent[32], left[32] = "?", each[32] = "? s/it", tail[128], head[96];
+  const bool bytes = total >= 1 << 20; /* nothing else is counted in millions */
+  const double mib = 1 << 20;
   double fraction = total > 0 ? (double)done / (double)total : 0;
   if (done > 0 && seconds > 0) {
     double step = seconds / (double)done;
     clock_text(left, step * (double)(total - done));
-    if (step >= 1)
+    if (bytes)
+      snprintf(each, sizeof each, "%.0f MiB/s", 1 / (step * mib));
+    else if (step >= 1)
       snprintf(each, sizeof each, "%.2f s/it", step);
     else
       snprintf(each, sizeof each, "%.2f it/s", 1 / step);
   }
-  snprintf(tail, sizeof tail, "%lld/%lld [%s<%s, %s]", (long long)done, (long long)total, clock_text(spent, seconds), left, each);
+  clock_text(spent, seconds);
+  if (bytes)
+    snprintf(tail, sizeof tail, "%.0f/%.0f MiB [%s<%s, %s]", (double)done / mib, (double)total / mib, spent, left, each);
+  else
+    snprintf(tail, sizeof tail, "%lld/%lld [%s<%s, %s]", (long long)done, (long long)total, spent, left, each);
   snprintf(head, sizeof head, "%.60s %3d%%", phase, (int)(100 * fraction));
   int bar = width - (int)strlen(head) - (int)strlen(tail) - 3;
   if (bar < MIN_BAR) {

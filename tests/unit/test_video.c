@@ -329,6 +329,8 @@ static void progress_lines(void **state) {
   assert_string_equal(mk_progress_line(line, sizeof line, 60, "denoising", 20, 40, 4000),
                       "denoising  50%|███▌   | 20/40 [1:06:40<1:06:40, 200.00 s/it]");
   assert_string_equal(mk_progress_line(line, sizeof line, 0, "loading", 0, 0, 0), "loading   0% 0/0 [00:00<?, ? s/it]");
+  assert_string_equal(mk_progress_line(line, sizeof line, 0, "loading", 300 << 20, 1200 << 20, 2),
+                      "loading  25% 300/1200 MiB [00:02<00:06, 150 MiB/s]");
   assert_string_equal(mk_progress_line(line, sizeof line, 0, "loading", 10, 10, 0.5),
                       "loading 100% 10/10 [00:01<00:00, 20.00 it/s]");
   mk_progress p = {.out = tmpfile()};
