@@ -2,6 +2,9 @@
 --
 --   moonkiln run scripts/experiments/gpt_block.lua --weights block.safetensors --inputs x.safetensors --outputs y.safetensors
 --
+-- case 2e-5 {"policy": "f32"}
+-- case 1e-2 {"tokens": 300, "dim": 512, "heads": 8}
+--
 -- params: tokens (default 77), dim (256), heads (4), policy ("f32" or "bf16": dtype of matmul and attention operands).
 local tokens, dim, heads = params.tokens or 77, params.dim or 256, params.heads or 4
 local dtype = params.policy or "bf16"

@@ -1,5 +1,8 @@
 -- A gated MLP (SwiGLU) with RMS norm: silu(x Wg) * (x Wu), then Wd, residual. Gate and up projections are one matmul.
 --
+-- case 2e-5 {"policy": "f32"}
+-- case 1e-2 {"tokens": 257, "dim": 512, "hidden": 1376}
+--
 -- params: tokens (default 100), dim (256), hidden (688), policy ("f32" or "bf16").
 local tokens, dim, hidden = params.tokens or 100, params.dim or 256, params.hidden or 688
 local dtype = params.policy or "bf16"

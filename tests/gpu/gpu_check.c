@@ -1,6 +1,6 @@
 /* Every realisation of every group on a GPU against the CPU backend.
  *
- *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]     default: all of tests/gpu/graphs
+ *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]     default: all of tests/gpu/graphs and scripts/experiments
  *
  * A graph file's comments say how it is run:
  *   -- case BOUND {json params}    once for each; BOUND: the largest ||gpu - cpu|| / ||cpu|| of an output (0: equal)
@@ -526,6 +526,7 @@ int main(int argc, char **argv) {
     }
   }
   if (!files) run_folder(&c, "tests/gpu/graphs");
+  if (!files) run_folder(&c, "scripts/experiments");
   print_summary(c.all);
   return c.all->failures || !c.all->tests ? 1 : 0;
 }
