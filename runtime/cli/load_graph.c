@@ -107,7 +107,9 @@ bool mk_cli_parse_arch(const char *text, int *out, int max, int *count, mk_statu
     size_t length = strcspn(p, ",");
     snprintf(one, sizeof one, "%.*s", (int)(length < sizeof one ? length : sizeof one - 1), p);
     if (*count == max) return mk_fail(st, MK_EINPUT, "--arch %s: at most %d architectures", text, max), false;
-    if (!mk_arch_parse(one, &out[(*count)++], st)) return mk_fail_context(st, "--arch"), false;
+    mk_status unknown = {0};
+    if (!mk_arch_parse(one, &out[(*count)++], &unknown))
+      return mk_fail(st, MK_EINPUT, "--arch %s: %s", text, unknown.message), false;
     p += length + (p[length] == ',');
   }
   return *count > 0 || (mk_fail(st, MK_EINPUT, "--arch is empty"), false);
