@@ -262,6 +262,11 @@ static int order_axes(const builder *x, int order[MK_MAX_AXES], int *nrows) {
       order[j] = order[j - 1];
       order[j - 1] = t;
     }
+  for (int i = 0; c->pair >= 0 && !c->cols.n && i < n - 1; i++) /* rotated pairs are adjacent lanes */
+    if (order[i] == c->pair) {
+      order[i] = order[i + 1];
+      order[i + 1] = c->pair;
+    }
   *nrows = n;
   for (int i = 0; i < c->cols.n; i++) order[n++] = c->cols.axis[i];
   return n;

@@ -183,8 +183,11 @@ static const char *accumulate(const coder *c, int i) {
   return mk_printf(c->e.arena, "v%d += %s;", i, x);
 }
 
-/* Which segment a reduction's sum is taken in: that of its argument. */
-static int reduce_segment(const coder *c, int i) { return c->segment[c->e.b->insts[i].a]; }
+/* Which segment a reduction's sum is taken in: that of its argument, or the next one if that is a rotation. */
+static int reduce_segment(const coder *c, int i) {
+  int a = c->e.b->insts[i].a;
+  return c->segment[a] + (c->e.b->insts[a].kind == MK_INST_ROPE);
+}
 
 static bool reduces_in(const coder *c, int i, int phase) {
   return c->e.b->insts[i].kind == MK_INST_REDUCE && c->e.ph.phase[i] == phase + 1;
@@ -251,7 +254,7 @@ static void emit_walk(coder *c, int phase) {
     any |= needed[i] || reduces_in(c, i, phase);
     sources |= needed[i] && is_source(&b->insts[i]);
     stores |= needed[i] && b->insts[i].kind == MK_INST_STORE;
-    if (e->ph.column[i] && c->segment[i] > last) last = c->segment[i];
+    if (e->ph.column[i] && c->segment[i] >= last) last = c->segment[i] + 1;
     if (needed[i] && c->where[i] == STORE_ITEMS) mk_line(e, many_items(c) ? "float v%d[ITEMS][V];" : "float v%d[V];", i);
     if (reduces_in(c, i, phase))
       mk_line(e, "float v%d = %s;", i, b->insts[i].op == MK_OP_AMAX ? "__int_as_float(0xff800000)" : "0.f");

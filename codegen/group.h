@@ -16,6 +16,7 @@ typedef struct mk_cluster {
   bool dead;    /* merged into another */
   int naxes;
   int64_t extent[MK_MAX_AXES];
+  int pair;     /* the axis of rotated pairs, which must be the innermost of all; -1: none */
   mk_list cols; /* axes of one row, outermost first: what is reduced, or the root's columns; empty: all axes are alike */
   int nmembers, cap;
   mk_member *members; /* in unit order */

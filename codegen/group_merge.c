@@ -171,6 +171,23 @@ static bool link_rows(merger *m) {
   return !cols[0].n || !cols[1].n || same_leaves(m, &cols[0], &cols[1]);
 }
 
+/* Rotations work on adjacent lanes: one axis of pairs, innermost. */
+static bool link_pairs(const merger *m) {
+  int pair = -1;
+  for (int s = 0; s < 2; s++) {
+    const mk_cluster *c = m->side[s].c;
+    if (c->pair < 0) continue;
+    mk_list one = {1, {(uint8_t)(m->side[s].base + c->pair)}}, leaf;
+    if (!mk_weave_leaves(&m->w, &one, &leaf) || leaf.n != 1 || (pair >= 0 && pair != leaf.axis[0])) return false;
+    pair = leaf.axis[0];
+  }
+  for (int s = 0; s < 2 && pair >= 0; s++) {
+    mk_list cols = shifted_list(&m->side[s].c->cols, m->side[s].base);
+    if (!mk_weave_leaves(&m->w, &cols, &cols) || (cols.n && cols.axis[cols.n - 1] != pair)) return false;
+  }
+  return true;
+}
+
 static bool fit_views(merger *m, const side *s) {
   for (int i = 0; i < s->c->nmembers; i++) {
     const mk_member *r = &s->c->members[i];
@@ -241,10 +258,13 @@ static bool build(const merger *m, mk_cluster *out) {
   if (!number_axes(m, out, number)) return false;
   out->members = MK_NEW_ARRAY(m->gr->arena, mk_member, m->side[0].c->nmembers + (m->side[1].c ? m->side[1].c->nmembers : 0));
   out->root = -1;
+  out->pair = -1;
   for (int s = 0; s < 2 && m->side[s].c; s++) {
     const mk_cluster *c = m->side[s].c;
     if (c->root >= 0) out->root = c->root;
     out->reduces |= c->reduces;
+    mk_list pair = {c->pair >= 0, {(uint8_t)(m->side[s].base + c->pair)}};
+    if (c->pair >= 0 && renumber(m, &pair, number, &pair)) out->pair = pair.axis[0];
     mk_list cols = shifted_list(&c->cols, m->side[s].base);
     if (c->cols.n && !renumber(m, &cols, number, &out->cols)) return false;
     for (int i = 0; i < c->nmembers; i++) {
@@ -285,13 +305,13 @@ int mk_cluster_merge(mk_grouping *gr, int a, int b) {
   open_side(&m, 1, b);
   mk_cluster out = {0};
   if (!link_sides(&m, 0, false) || !link_sides(&m, 1, false) || !link_rows(&m)) return -1;
-  if (!link_sides(&m, 0, true) || !link_sides(&m, 1, true)) return -1;
+  if (!link_sides(&m, 0, true) || !link_sides(&m, 1, true) || !link_pairs(&m)) return -1;
   if (!fit_views(&m, &m.side[0]) || !fit_views(&m, &m.side[1]) || !build(&m, &out)) return -1;
   if (!mk_order_join(gr, a, b)) return -1;
   for (int i = 0; i < cb->nmembers; i++) gr->cluster_of[cb->members[i].unit] = a;
   out.place = ca->place;
   *ca = out;
-  *cb = (mk_cluster){.root = -1, .dead = true, .place = cb->place};
+  *cb = (mk_cluster){.root = -1, .pair = -1, .dead = true, .place = cb->place};
   return a;
 }
 
@@ -303,7 +323,7 @@ int mk_cluster_add(mk_grouping *gr, int unit) {
   bool plain = u->copy || u->move;
   mk_op_class class = plain ? MK_CLASS_MOVE : mk_op_class_of(n->op);
   merger m = {.gr = gr, .f = f};
-  mk_cluster c = {.root = class == MK_CLASS_ROOT ? unit : -1}, out = {0};
+  mk_cluster c = {.root = class == MK_CLASS_ROOT ? unit : -1, .pair = -1}, out = {0};
   mk_member self = {.unit = unit};
   for (int i = 0; i < n->rank; i++) {
     mk_list dim = {0};
@@ -333,6 +353,10 @@ int mk_cluster_add(mk_grouping *gr, int unit) {
   }
   fit_views(&m, &m.side[0]);
   build(&m, &out);
+  if (!plain && n->op == MK_OP_ROPE) {
+    mk_list last = mk_axes_dim(&out.members[0].map, n->rank - 1);
+    out.pair = last.axis[last.n - 1];
+  }
   out.place = gr->norder;
   MK_PUSH(gr->arena, gr->clusters, gr->nclusters, gr->cap, out);
   MK_PUSH(gr->arena, gr->order, gr->norder, gr->order_cap, gr->nclusters - 1);
