@@ -1,6 +1,8 @@
 /* Every realisation of every group on a GPU against the CPU backend.
  *
- *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]     default: all of tests/gpu/graphs and scripts/experiments
+ *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]
+ *
+ * Without files: all of tests/gpu/graphs and scripts/experiments.
  *
  * A graph file's comments say how it is run:
  *   -- case BOUND {json params}    once for each; BOUND: the largest ||gpu - cpu|| / ||cpu|| of an output (0: equal)
