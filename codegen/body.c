@@ -225,6 +225,23 @@ static void remove_dead(mk_body *b, mk_arena *arena) {
   b->ninsts = n;
 }
 
+/* Integers that are only moved keep all their bits: arithmetic would read them as f32, but 4 bytes are 4 bytes. */
+static void move_integers(mk_body *b) {
+  for (int i = 0; i < b->ninsts; i++) {
+    if (b->insts[i].kind != MK_INST_LOAD || b->insts[i].dtype != MK_I32) continue;
+    bool moved = true;
+    for (int j = 0; j < b->ninsts; j++) {
+      const mk_inst *u = &b->insts[j];
+      moved &= (u->a != i && u->b != i && u->c != i) || (u->kind == MK_INST_STORE && u->dtype == MK_I32);
+    }
+    if (!moved) continue;
+    b->insts[i].dtype = b->accesses[b->insts[i].access].dtype = MK_F32;
+    for (int j = 0; j < b->ninsts; j++)
+      if (b->insts[j].kind == MK_INST_STORE && b->insts[j].a == i)
+        b->insts[j].dtype = b->accesses[b->insts[j].access].dtype = MK_F32;
+  }
+}
+
 /* ---- the order of axes: rows by the strides of the largest store, then columns; neighbours that every access walks as one
  * become one */
 
@@ -342,6 +359,7 @@ mk_body *mk_body_build(const mk_grouping *gr, const mk_cluster *c, mk_arena *are
     if (mk_is_stored(gr, c->members[i].unit)) store(&x, &c->members[i], x.value[i]);
   }
   remove_dead(b, arena);
+  move_integers(b);
   settle_axes(&x);
   return mk_failed(st) ? NULL : b;
 }

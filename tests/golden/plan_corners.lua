@@ -3,6 +3,7 @@
 -- case 1e-5 {"n": 12}
 -- case 1e-5 {"n": 16}
 -- entries a b a b
+-- range ids 0 3
 local n = params.n
 local x = input{name = "x", shape = {n, 24}}
 local c = input{name = "c", shape = {n, 24}, rate = "prompt"}
@@ -25,6 +26,9 @@ output("joined", concat({y, x, y}, 2))
 output("stacked", concat({y, x, y * 2, c}, 1):slice(1, n, n + 3))
 local cut = y:reshape{n * 3, 8}:slice(1, 1, n * 3 - 2)
 output("cut", cut * cut)
+local ids = input{name = "ids", shape = {n, 4}, dtype = "i32"}
+output("ids_moved", concat({ids, const({16777217, -2147483647}, {2, 1}, "i32"):reshape{1, 2}:expand{n, 2}}, 2):permute{2, 1})
+output("ids_gathered", gather(const({16777217, -5, 123456789}, {3}, "i32"), ids))
 -- states
 local p, q, r, s = state{name = "p", shape = {n, 24}}, state{name = "q", shape = {n, 24}}, state{name = "r", shape = {n, 24}}, state{name = "s", shape = {4, 6}}
 update(p, q + 1)
