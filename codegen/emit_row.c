@@ -8,20 +8,12 @@ enum { FLAT_BLOCK = 256, SMALL_BLOCK = 128, MAX_ROW_FLOATS = 96 };
 
 /* ---- lanes of bodies without columns */
 
-static double elements(const mk_body *b, const mk_access *a) {
-  double n = 1;
-  for (int j = 0; j < b->naxes; j++) n *= a->stride[j] ? (double)b->extent[j] : 1;
-  return n;
-}
-
-/* The widest vector whose lanes are whole axes and then a part that divides the next one: 16 bytes of the widest type among the
- * accesses that carry the traffic. More would leave gaps between the pieces that neighbouring threads move at one time. */
+/* The widest vector, up to 16 bytes of the narrowest type, whose lanes are whole axes and then a part that divides the next one.
+ */
 static int widest(const mk_body *b, int first_axis) {
-  double most = 0;
-  int v = 8;
-  for (int i = 0; i < b->naccesses; i++) most = elements(b, &b->accesses[i]) > most ? elements(b, &b->accesses[i]) : most;
+  int v = 4;
   for (int i = 0; i < b->naccesses; i++)
-    if (mk_dtype_size(b->accesses[i].dtype) == 4 && elements(b, &b->accesses[i]) >= most / 4) v = 4;
+    if (mk_dtype_size(b->accesses[i].dtype) == 2) v = 8;
   for (; v > 1; v /= 2) {
     int64_t left = v;
     for (int j = b->naxes - 1; j >= first_axis && left > 1; j--) {

@@ -30,7 +30,7 @@ output("h", (normed * (m:slice(1, 4, 1) + 1) + m:slice(1, 3, 1)):cast"bf16")
  *   v19 = add v17 v18
  *   out1 bf16 [row, 5120] = v19
  */
-constexpr int COLS = 5120, V = 4, THREADS = 256, ITEMS = 5;
+constexpr int COLS = 5120, V = 8, THREADS = 320, ITEMS = 2;
 struct Params {
   const bf16 *in0;
   const float *in1;
@@ -46,7 +46,7 @@ struct Params {
 };
 static_assert(sizeof(Params) == 88, "the host fills this struct");
 
-extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(320, 1) KERNEL(const __grid_constant__ Params p) {
   const int lane = threadIdx.x;
   const u32 row = blockIdx.x;
   __shared__ float scratch[2][THREADS / WARP];
@@ -62,9 +62,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
     const int c = (k * THREADS + lane) * V;
-    load_lanes<4>(p.in0 + at_in0 + c, v0[k]);
-    load_lanes<4>(p.in1 + c, v1[k]);
-    load_lanes<4>(p.in2 + at_in2 + c, v3[k]);
+    load_lanes<8>(p.in0 + at_in0 + c, v0[k]);
+    load_lanes<8>(p.in1 + c, v1[k]);
+    load_lanes<8>(p.in2 + at_in2 + c, v3[k]);
   }
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
       v4[k][i] = v3[k][i] + v2;
       v6 += v4[k][i];
     }
-    store_lanes<4>(p.out0 + at_out0 + c, v4[k]);
+    store_lanes<8>(p.out0 + at_out0 + c, v4[k]);
   }
   v6 = combine_block<THREADS>(v6, scratch[0], add_values());
   v6 *= 1.f / COLS;
@@ -99,8 +99,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
     const int c = (k * THREADS + lane) * V;
-    load_lanes<4>(p.in3 + c, v14[k]);
-    load_lanes<4>(p.in4 + c, v18[k]);
+    load_lanes<8>(p.in3 + c, v14[k]);
+    load_lanes<8>(p.in4 + c, v18[k]);
   }
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
       const float v17 = v13 * v16;
       v19[i] = v17 + v18[k][i];
     }
-    store_lanes<4>(p.out1 + at_out1 + c, v19);
+    store_lanes<8>(p.out1 + at_out1 + c, v19);
   }
 }
 ]==]

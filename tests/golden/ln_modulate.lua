@@ -22,7 +22,7 @@ output("h", (normed * (m:slice(1, 1, 1) + 1) + m:slice(1, 0, 1)):cast"bf16")
  *   v14 = add v12 v13
  *   out0 bf16 [row, 5120] = v14
  */
-constexpr int COLS = 5120, V = 4, THREADS = 256, ITEMS = 5;
+constexpr int COLS = 5120, V = 8, THREADS = 320, ITEMS = 2;
 struct Params {
   const float *in0;
   const float *in1;
@@ -33,7 +33,7 @@ struct Params {
 };
 static_assert(sizeof(Params) == 48, "the host fills this struct");
 
-extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(320, 2) KERNEL(const __grid_constant__ Params p) {
   const int lane = threadIdx.x;
   const u32 row = blockIdx.x;
   __shared__ float scratch[2][THREADS / WARP];
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
     const int c = (k * THREADS + lane) * V;
-    load_lanes<4>(p.in0 + at_in0 + c, v0[k]);
+    load_lanes<8>(p.in0 + at_in0 + c, v0[k]);
   }
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
@@ -75,8 +75,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
     const int c = (k * THREADS + lane) * V;
-    load_lanes<4>(p.in1 + c, v9[k]);
-    load_lanes<4>(p.in2 + c, v13[k]);
+    load_lanes<8>(p.in1 + c, v9[k]);
+    load_lanes<8>(p.in2 + c, v13[k]);
   }
 #pragma unroll
   for (int k = 0; k < ITEMS; k++) {
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(const __grid_constan
       const float v12 = v8 * v11;
       v14[i] = v12 + v13[k][i];
     }
-    store_lanes<4>(p.out0 + at_out0 + c, v14);
+    store_lanes<8>(p.out0 + at_out0 + c, v14);
   }
 }
 ]==]
