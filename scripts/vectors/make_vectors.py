@@ -150,7 +150,7 @@ DIT_FROM_ORIGINAL = [
     ("time_projection.1", "condition_embedder.time_proj"),
     ("head.modulation", "scale_shift_table"), ("head.head", "proj_out"), ("modulation", "scale_shift_table"),
     ("ffn.0", "ffn.net.0.proj"), ("ffn.2", "ffn.net.2"),
-    ("norm2", "norm__placeholder"), ("norm3", "norm2"), ("norm__placeholder", "norm3"),
+    ("norm2", "norm_swap"), ("norm3", "norm2"), ("norm_swap", "norm3"),
     ("self_attn.q", "attn1.to_q"), ("self_attn.k", "attn1.to_k"), ("self_attn.v", "attn1.to_v"),
     ("self_attn.o", "attn1.to_out.0"), ("self_attn.norm_q", "attn1.norm_q"), ("self_attn.norm_k", "attn1.norm_k"),
     ("cross_attn.q", "attn2.to_q"), ("cross_attn.k", "attn2.to_k"), ("cross_attn.v", "attn2.to_v"),

@@ -15,31 +15,9 @@
 
 #include "runtime/base/file.h"
 #include "runtime/model/safetensors.h"
+#include "tests/unit/temp_folder.h"
 
 #define VECTORS "tests/vectors/"
-
-static char folder[32];
-
-static int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/mk_ckpt_XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int drop_folder(void **state) {
-  (void)state;
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
-  return system(command);
-}
-
-static const char *in(const char *name) {
-  static char paths[8][256];
-  static int next;
-  char *p = paths[next++ % 8];
-  snprintf(p, 256, "%s/%s", folder, name);
-  return p;
-}
 
 static void put_text(const char *name, const char *text) {
   mk_status st = {0};

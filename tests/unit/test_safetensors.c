@@ -16,30 +16,14 @@
 
 #include <cmocka.h>
 
-static char folder[] = "/tmp/mk_st_XXXXXX";
+#include "tests/unit/temp_folder.h"
+
 static char file[64];
 
-static int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/mk_st_XXXXXX");
-  if (!mkdtemp(folder)) return -1;
+static int make_file_folder(void **state) {
+  if (make_folder(state)) return -1;
   snprintf(file, sizeof file, "%s/a.safetensors", folder);
   return 0;
-}
-
-static int drop_folder(void **state) {
-  (void)state;
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
-  return system(command);
-}
-
-static int files_in_folder(void) {
-  DIR *d = opendir(folder);
-  int n = 0;
-  for (struct dirent *e; (e = readdir(d));) n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
-  closedir(d);
-  return n;
 }
 
 /* header as text, padded to 8; then `bytes` bytes of data; `length` < 0: the true header length */
@@ -270,14 +254,14 @@ static void bad_places(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(bad_headers, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(truncated_anywhere, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(unsupported_only_when_used, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(int64_becomes_int32, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(round_trip, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(writer_checks_its_caller, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(full_disk, make_folder, drop_folder),
-      cmocka_unit_test_setup_teardown(bad_places, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(bad_headers, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(truncated_anywhere, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(unsupported_only_when_used, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(int64_becomes_int32, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(round_trip, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(writer_checks_its_caller, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(full_disk, make_file_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(bad_places, make_file_folder, drop_folder),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
   return cmocka_run_group_tests(tests, NULL, NULL);

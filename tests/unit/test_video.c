@@ -20,37 +20,7 @@
 #include "runtime/model/progress.h"
 #include "runtime/model/tensor_file.h"
 #include "runtime/model/video_sink.h"
-
-static char folder[32];
-
-static int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/mk_video_XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int drop_folder(void **state) {
-  (void)state;
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
-  return system(command);
-}
-
-static const char *in(const char *name) {
-  static char paths[4][128];
-  static int next;
-  char *p = paths[next++ % 4];
-  snprintf(p, 128, "%s/%s", folder, name);
-  return p;
-}
-
-static int files_in_folder(void) {
-  DIR *d = opendir(folder);
-  int n = 0;
-  for (struct dirent *e; (e = readdir(d));) n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
-  closedir(d);
-  return n;
-}
+#include "tests/unit/temp_folder.h"
 
 enum { WIDTH = 64, HEIGHT = 48, FRAMES = 9, PIXELS = WIDTH * HEIGHT };
 static float clip[FRAMES * PIXELS * 3]; /* [F, H, W, 3]: a picture that moves */
