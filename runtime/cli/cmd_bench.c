@@ -10,6 +10,7 @@
 #include "runtime/cli/weights.h"
 #include "runtime/gpu/session.h"
 #include "runtime/gpu/timing.h"
+#include "runtime/model/tensor_file.h"
 
 typedef struct row {               /* steps that do the same work in the same way */
   const char *kind, *label, *name; /* name: of the first such group */
@@ -24,6 +25,7 @@ typedef struct bench {
   mk_graph *graph;
   mk_plan *plan;
   mk_weights *weights;
+  mk_tensor_file *inputs; /* NULL: all are made up */
   mk_session *session;
   mk_gpu_times times;
   row *rows;
@@ -37,9 +39,15 @@ static const mk_program *find_entry(const mk_plan *p, const char *name, mk_statu
   return mk_fail(st, MK_EINPUT, "the graph has nothing to run at every step"), NULL;
 }
 
-/* Values in [-1, 1) from a fixed sequence: zeros would run faster than real data does. Integers are 0, a valid index everywhere,
- * but for lengths, which are at least 1. */
+/* The file's tensor of that name, or values in [-1, 1) from a fixed sequence: zeros would run faster than real data does.
+ * Made-up integers are 0, a valid index everywhere, but for lengths, which are at least 1. */
 static bool write_value(bench *b, const mk_binding *in, uint32_t *x, mk_status *st) {
+  mk_entry *given = b->inputs ? mk_tensor_file_find(b->inputs, in->name) : NULL;
+  if (given) {
+    mk_tensor value;
+    return mk_entry_fetch(b->inputs, given, &value, st) &&
+           (b->session->ops->write(b->session, &value, st) || (mk_fail_context(st, "%s", b->inputs->path), false));
+  }
   int64_t count = mk_dims_count(in->dims, in->rank);
   bool whole = in->dtype == MK_I32;
   void *data = calloc((size_t)count, 4);
@@ -145,9 +153,10 @@ static void print_json(const bench *b, const char *entry) {
   json_decref(root);
 }
 
-static bool run(bench *b, const char *script, const mk_text_list *sets, const mk_text_list *paths, int64_t seed,
-                const char *entry_name, int64_t iterations, bool tune, bool json, mk_status *st) {
+static bool run(bench *b, const char *script, const mk_text_list *sets, const mk_text_list *paths, const char *inputs,
+                int64_t seed, const char *entry_name, int64_t iterations, bool tune, bool json, mk_status *st) {
   static const mk_source nothing = {0};
+  if (inputs && !(b->inputs = mk_tensor_file_open(inputs, st))) return false;
   b->device = mk_gpu_device_open(0, st);
   if (!b->device) return false;
   b->peaks = mk_gpu_peaks_of(b->device);
@@ -184,13 +193,14 @@ static bool run(bench *b, const char *script, const mk_text_list *sets, const mk
 
 int cmd_bench(int argc, char **argv) {
   mk_text_list sets = {0}, weights = {0};
-  const char *entry = NULL;
+  const char *entry = NULL, *inputs = NULL;
   int64_t seed = 0, iterations = 5;
   bool json = false, no_tune = false;
   const mk_option options[] = {
       {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
       {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder", 0, 0},
       {"synthetic", MK_OPT_INT, &seed, "SEED", "made-up weights instead of a checkpoint's values", 1, 9e15},
+      {"inputs", MK_OPT_TEXT, &inputs, "FILE", "safetensors file with inputs, by name; the others are made up", 0, 0},
       {"entry", MK_OPT_TEXT, &entry, "NAME", "program to time (default: the graph's first)", 0, 0},
       {"iterations", MK_OPT_INT, &iterations, "N", "timed runs, of which the median counts (default 5)", 1, 10000},
       {"no-tune", MK_OPT_FLAG, &no_tune, NULL, "take the matmul library's first suggestion untimed", 0, 0},
@@ -206,11 +216,12 @@ int cmd_bench(int argc, char **argv) {
   if (!mk_options_parse(&line, argc, argv, &first, &exit_code)) return exit_code;
   mk_status st = {0};
   bench b = {0};
-  run(&b, argv[first], &sets, &weights, seed, entry, iterations, !no_tune, json, &st);
+  run(&b, argv[first], &sets, &weights, inputs, seed, entry, iterations, !no_tune, json, &st);
   mk_gpu_times_free(&b.times);
   if (b.session) b.session->ops->close(b.session);
   mk_plan_free(b.plan);
   mk_graph_free(b.graph);
+  mk_tensor_file_close(b.inputs);
   mk_weights_close(b.weights);
   mk_gpu_device_close(b.device);
   mk_arena_free(&b.arena);

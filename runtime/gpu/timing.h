@@ -12,8 +12,8 @@ typedef struct mk_gpu_times {
   double graph_ms; /* median of the whole program as it normally runs: a graph replay for entries */
 } mk_gpu_times;
 
-/* Runs the program of a loaded GPU session `iterations` times step by step and as often whole, after warming up. States move on
- * as in any run. Free with mk_gpu_times_free. */
+/* Runs the program of a loaded GPU session `iterations` times step by step (once, when that takes more than a second) and as
+ * often whole, after warming up. States move on as in any run. Free with mk_gpu_times_free. */
 bool mk_gpu_time_program(mk_session *s, const char *program, int iterations, mk_gpu_times *out, mk_status *st);
 void mk_gpu_times_free(mk_gpu_times *t);
 

@@ -448,6 +448,7 @@ teardown() { umount "${out:-/nowhere}" 2>/dev/null || true; }
   tensors write "$here/x.safetensors" 1 x=4x8
   refused graph --backend cuda --inputs "$here/x.safetensors" -- NVIDIA
   refused "$MOONKILN" bench "$here/graph.lua" -- NVIDIA
+  refused "$MOONKILN" bench "$here/graph.lua" --inputs "$here/none.safetensors" -- "$here/none.safetensors"
   fake_driver
   FAKE_INIT=100 refused generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda -- "no GPU"
 }

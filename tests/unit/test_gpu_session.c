@@ -27,7 +27,8 @@ typedef struct fake_graph {
 
 static struct {
   size_t available; /* bytes cuMemGetInfo tells */
-  int allocations, graph_launches;
+  int allocations, graph_launches, events_recorded;
+  float elapsed_ms; /* between any two events */
   bool capturing, refuse_capture;
   fake_graph graph;
 } fake;
@@ -35,9 +36,9 @@ static struct {
 static CUresult fine_context(CUcontext c) { return (void)c, CUDA_SUCCESS; }
 static CUresult fine_stream(CUstream s) { return (void)s, CUDA_SUCCESS; }
 static CUresult fine_event(CUevent e) { return (void)e, CUDA_SUCCESS; }
-static CUresult record_event(CUevent e, CUstream s) { return (void)e, (void)s, CUDA_SUCCESS; }
+static CUresult record_event(CUevent e, CUstream s) { return (void)e, (void)s, fake.events_recorded++, CUDA_SUCCESS; }
 static CUresult wait_event(CUstream s, CUevent e, unsigned flags) { return (void)s, (void)e, (void)flags, CUDA_SUCCESS; }
-static CUresult elapsed(float *ms, CUevent a, CUevent b) { return (void)a, (void)b, *ms = 2, CUDA_SUCCESS; }
+static CUresult elapsed(float *ms, CUevent a, CUevent b) { return (void)a, (void)b, *ms = fake.elapsed_ms, CUDA_SUCCESS; }
 static CUresult make_event(CUevent *e, unsigned flags) { return (void)flags, *e = (CUevent)malloc(1), CUDA_SUCCESS; }
 static CUresult free_event(CUevent e) { return free(e), CUDA_SUCCESS; }
 static CUresult error_text(CUresult r, const char **text) { return (void)r, *text = "made-up error", CUDA_SUCCESS; }
@@ -419,11 +420,20 @@ static void test_timing(void **state) {
   assert_false(mk_gpu_time_program(f->s, "step", 3, &times, &(mk_status){0})); /* before load */
   load(f);
   assert_false(mk_gpu_time_program(f->s, "nothing", 3, &times, &(mk_status){0}));
+  fake.elapsed_ms = 2;
+  fake.events_recorded = 0;
   assert_true(mk_gpu_time_program(f->s, "step", 3, &times, &st));
   assert_int_equal(times.nsteps, 3);
   for (int i = 0; i < 3; i++) assert_float_equal(times.step_ms[i], 2, 0);
   assert_float_equal(times.graph_ms, 2, 0);
   assert_int_equal(fake.graph_launches, 4); /* the second warm-up and three timed runs */
+  assert_int_equal(fake.events_recorded, 3 * 4 + 3 * 2);
+  mk_gpu_times_free(&times);
+  fake.elapsed_ms = 2000;
+  fake.events_recorded = 0;
+  assert_true(mk_gpu_time_program(f->s, "step", 3, &times, &st));
+  for (int i = 0; i < 3; i++) assert_float_equal(times.step_ms[i], 2000, 0);
+  assert_int_equal(fake.events_recorded, 4 + 3 * 2); /* stepped through once */
   mk_gpu_times_free(&times);
 }
 
