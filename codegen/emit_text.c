@@ -82,27 +82,46 @@ void mk_body_comment(const mk_body *b, mk_text *out) {
   }
 }
 
+/* In hexadecimal: a key is made for every candidate of every group, and printf would take most of the planning's time. */
+static void add_number(mk_text *out, int64_t v) {
+  char digits[20];
+  char *end = digits + sizeof digits, *at = end;
+  uint64_t rest = v < 0 ? -(uint64_t)v : (uint64_t)v;
+  *--at = ' ';
+  do *--at = "0123456789abcdef"[rest & 15];
+  while (rest >>= 4);
+  if (v < 0) *--at = '-';
+  mk_text_add_n(out, at, (size_t)(end - at));
+}
+
 void mk_body_key(const mk_body *b, mk_text *out) {
-  mk_text_addf(out, "rows %d axes %d reduces %d root %s\n", b->nrows, b->naxes, b->reduces, b->root_op ? b->root_op : "-");
-  for (int i = b->nrows; i < b->naxes; i++) mk_text_addf(out, "%lld ", (long long)b->extent[i]);
+  const int sizes[] = {b->nrows, b->naxes, b->reduces, b->naccesses, b->ninsts};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) add_number(out, sizes[i]);
+  mk_text_add(out, b->root_op ? b->root_op : "-");
+  mk_text_add(out, " ");
+  for (int i = b->nrows; i < b->naxes; i++) add_number(out, b->extent[i]);
   for (int i = 0; i < b->naccesses; i++) {
     const mk_access *a = &b->accesses[i];
     mk_stride_class class[MK_MAX_AXES];
     mk_stride_classes(b, a, class);
     bool stored = false; /* loads of a buffer that is also written are scheduled differently */
     for (int j = 0; j < b->naccesses; j++) stored |= b->accesses[j].store && b->accesses[j].buffer == a->buffer;
-    mk_text_addf(out, "\n%s %d %d %d %d:", mk_dtype_name(a->dtype), a->store, a->gather, stored, mk_access_alignment(b, a, 8));
+    const int fields[] = {a->dtype, a->store, a->gather, stored, mk_access_alignment(b, a, 8)};
+    for (size_t j = 0; j < sizeof fields / sizeof *fields; j++) add_number(out, fields[j]);
     for (int j = 0; j < b->naxes; j++) {
       if (class[j] == MK_STRIDE_CONST)
-        mk_text_addf(out, " %lld", (long long)a->stride[j]);
+        add_number(out, a->stride[j]);
       else
-        mk_text_add(out, class[j] == MK_STRIDE_ZERO ? " 0" : " s");
+        mk_text_add(out, class[j] == MK_STRIDE_ZERO ? "z " : "s ");
     }
   }
   for (int i = 0; i < b->ninsts; i++) {
     const mk_inst *in = &b->insts[i];
-    mk_text_addf(out, "\n%d %d %d %d %d %d %d %x", in->kind, in->op, in->dtype, in->a, in->b, in->c,
-                 in->kind == MK_INST_LOAD || in->kind == MK_INST_STORE ? in->access : -1, in->axes);
-    if (in->kind == MK_INST_LITERAL) mk_text_addf(out, " %a", (double)in->value);
+    bool access = in->kind == MK_INST_LOAD || in->kind == MK_INST_STORE;
+    const int fields[] = {in->kind, in->op, in->dtype, in->a, in->b, in->c, access ? in->access : -1, (int)in->axes};
+    for (size_t j = 0; j < sizeof fields / sizeof *fields; j++) add_number(out, fields[j]);
+    uint32_t bits; /* of the literal: 0 and -0 are two kernels */
+    memcpy(&bits, &in->value, sizeof bits);
+    if (in->kind == MK_INST_LITERAL) add_number(out, bits);
   }
 }

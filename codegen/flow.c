@@ -384,6 +384,8 @@ mk_flow *mk_flow_build(const mk_graph *g, mk_arena *arena, mk_status *st) {
   f->unit_of = MK_NEW_ARRAY(arena, int, g->count);
   f->home = MK_NEW_ARRAY(arena, mk_home, buffers);
   f->buffer_node = MK_NEW_ARRAY(arena, int, buffers);
+  f->units = MK_NEW_ARRAY(arena, mk_unit, buffers); /* they are large: growing would copy megabytes */
+  f->units_cap = buffers;
   ctx c = {.f = f, .st = st};
   c.copied = MK_NEW_ARRAY(arena, mk_view *, g->count);
   c.readers = MK_NEW_ARRAY(arena, link *, buffers);

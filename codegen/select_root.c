@@ -178,7 +178,10 @@ static bool bind_named(mk_planner *p, const mk_draft *d, const mk_cluster *c, co
 static mk_memo *template_kernel(mk_planner *p, const mk_body *b, const mk_choice *c) {
   mk_text key = {0};
   mk_memo *m;
-  mk_text_addf(&key, "template %s\n%s\n", c->label, c->constants);
+  mk_text_add(&key, c->label);
+  mk_text_add(&key, "\n");
+  mk_text_add(&key, c->constants);
+  mk_text_add(&key, "\n");
   mk_body_key(b, &key);
   if (!mk_memo_find(p, mk_text_str(&key), &m)) {
     mk_text hook = {0}, text = {0};

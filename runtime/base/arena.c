@@ -48,13 +48,17 @@ char *mk_strndup(mk_arena *a, const char *s, size_t n) {
 char *mk_strdup(mk_arena *a, const char *s) { return mk_strndup(a, s, strlen(s)); }
 
 char *mk_printf(mk_arena *a, const char *format, ...) {
+  char small[256]; /* most texts fit, and are formatted once */
   va_list args, again;
   va_start(args, format);
   va_copy(again, args);
-  int n = vsnprintf(NULL, 0, format, args);
+  int n = vsnprintf(small, sizeof small, format, args);
   va_end(args);
   char *p = mk_alloc(a, (size_t)n + 1);
-  vsnprintf(p, (size_t)n + 1, format, again);
+  if ((size_t)n < sizeof small)
+    memcpy(p, small, (size_t)n + 1);
+  else
+    vsnprintf(p, (size_t)n + 1, format, again);
   va_end(again);
   return p;
 }

@@ -33,11 +33,17 @@ void mk_text_addf(mk_text *t, const char *format, ...) {
   va_list args, again;
   va_start(args, format);
   va_copy(again, args);
-  int n = vsnprintf(NULL, 0, format, args);
+  /* Most pieces fit what is there; only those that do not are formatted twice. */
+  size_t room = t->failed ? 0 : t->cap - t->len;
+  int n = vsnprintf(room ? t->data + t->len : NULL, room, format, args);
   va_end(args);
-  if (n >= 0 && reserve(t, (size_t)n)) {
+  if (n >= 0 && (size_t)n < room) {
+    t->len += (size_t)n;
+  } else if (n >= 0 && reserve(t, (size_t)n)) {
     vsnprintf(t->data + t->len, (size_t)n + 1, format, again);
     t->len += (size_t)n;
+  } else if (room) {
+    t->data[t->len] = 0;
   }
   va_end(again);
 }
