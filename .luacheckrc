@@ -6,6 +6,7 @@ files["scripts/models"] = {
   globals = { "graph_name" },
 }
 files["scripts/experiments"] = files["scripts/models"]
+files["scripts/compare/graphs"] = files["scripts/models"]
 files["tests/gpu/graphs"] = files["scripts/models"]
 files["tests/golden"] = files["scripts/models"]
 files["tests/golden/*.lua"] = { max_line_length = false }
