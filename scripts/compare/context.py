@@ -54,7 +54,7 @@ class Context:
         return torch.compile(function, dynamic=False) if self.compile else function
 
     def peer_name(self, name="diffusers"):
-        attention = {"cudnn": "cuDNN attention", "default": "default attention"}.get(self.attention_name, f"{self.attention_name} attention")
+        attention = {"cudnn": "cuDNN"}.get(self.attention_name, self.attention_name) + " attention"
         return ", ".join([name, attention, "torch.compile" if self.compile else "eager"])
 
     def sample(self, function, least=5, warm=0.4):

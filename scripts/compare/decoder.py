@@ -10,13 +10,13 @@ from compare.engine import MODELS
 from compare.results import Result
 from compare.wan import randomize
 
-SIZES = (("480p", 60, 104, 22), ("720p", 90, 160, 34))
+SIZES = (("480p", 60, 104, 19), ("720p", 90, 160, 30))
 TOY = dict(base_dim=8)
 
 
 def cases(ctx):
     sizes = (("toy", 4, 6, 1),) if ctx.smoke else SIZES
-    error = Case("decoder's error", 8, partial(measure_error, ctx, *((4, 6) if ctx.smoke else (30, 52))))
+    error = Case("decoder's error", 6, partial(measure_error, ctx, *((4, 6) if ctx.smoke else (30, 52))))
     return [error] + [Case(f"decoding at {name}", seconds, partial(measure_speed, ctx, name, height, width))
                       for name, height, width, seconds in sizes]
 

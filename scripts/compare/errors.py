@@ -14,11 +14,11 @@ TOY_LATENT = (3, 6, 10)
 
 
 def cases_layer(ctx):
-    return [Case("error of one layer", 15, partial(measure, ctx, "layer-error", 1, LAYER_LATENT))]
+    return [Case("error of one layer", 12, partial(measure, ctx, "layer-error", 1, LAYER_LATENT))]
 
 
 def cases_forward(ctx):
-    return [Case(f"error of {ctx.layers} layers", 55, partial(measure, ctx, "forward-error", ctx.layers, FORWARD_LATENT))]
+    return [Case(f"error of {ctx.layers} layers", 45, partial(measure, ctx, "forward-error", ctx.layers, FORWARD_LATENT))]
 
 
 def measure(ctx, row, layers, latent):

@@ -72,7 +72,7 @@ PARTS = {
     "ffn_up": Part("norm, modulate → FFN up → GELU", ffn_up, ("x", "temb"), ("hidden",)),
     "ffn_down": Part("FFN down → gate, residual", ffn_down, ("x", "y", "temb"), ("sum",)),
 }
-SECONDS = {28800: 7, 75600: 10}
+SECONDS = {28800: 6.5, 75600: 10}
 
 
 class Bound(torch.nn.Module):
@@ -88,7 +88,7 @@ class Bound(torch.nn.Module):
 
 def cases(ctx):
     lengths = {45: 1} if ctx.smoke else SECONDS
-    check = Case("errors of the block's linears", 10, partial(measure_errors, ctx, 45 if ctx.smoke else 515))
+    check = Case("errors of the block's linears", 8, partial(measure_errors, ctx, 45 if ctx.smoke else 515))
     return [check] + [Case(f"{part.title}, {tokens:,} tokens", seconds, partial(measure_speed, ctx, name, tokens))
                       for tokens, seconds in lengths.items() for name, part in PARTS.items()]
 
@@ -148,7 +148,8 @@ def measure_errors(ctx, tokens):
             got = torch.cat([t.flatten().float() for t in part.function(block, *halved(given[name]))])
             result = Result(row="linears", what=part.title, kind="error", unit="error", bar=1.5, against="PyTorch bf16, eager",
                             theirs=relative(got, want[name]))
-            result.ours, result.problem, result.note = ctx.ask(partial(our_error, ctx, folder, name, sizes, tokens, given[name], want[name]))
+            question = partial(our_error, ctx, folder, name, sizes, tokens, given[name], want[name])
+            result.ours, result.problem, result.note = ctx.ask(question)
             results.append(result)
     return results
 

@@ -10,7 +10,7 @@ from compare.results import Result
 
 
 def cases(ctx):
-    return [Case("two runs with one seed", 20, partial(measure, ctx))]
+    return [Case("two runs with one seed", 16, partial(measure, ctx))]
 
 
 def measure(ctx):

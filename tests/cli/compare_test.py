@@ -86,7 +86,8 @@ class Moonkiln(unittest.TestCase):
         return Engine(str(program), cpu)
 
     def test_parameters(self):
-        self.assertEqual(list(set_options({"a": {"b": 1}, "c": "text", "d": False})), ["--set", 'a={"b": 1}', "--set", "c=text", "--set", "d=false"])
+        self.assertEqual(list(set_options({"a": {"b": 1}, "c": "text", "d": False})),
+                         ["--set", 'a={"b": 1}', "--set", "c=text", "--set", "d=false"])
 
     def test_bench(self):
         report = self.engine("""[ "$1 $3 $4 $5 $6" = "bench --synthetic 1 --iterations 7" ] && echo '{"graph_ms": 2.5}'""")
