@@ -26,7 +26,8 @@ constexpr int TILE_M = 64 * CONSUMERS;             // 64 queries a consumer warp
 constexpr int Q_BYTES = 64 * HEAD_DIM * 2;         // of one warpgroup
 constexpr int KV_BYTES = TILE_N * HEAD_DIM * 2;    // of one slot
 constexpr int THREADS = 128 * (CONSUMERS + 1);
-constexpr int READERS = 4 * CONSUMERS;             // warps that read a slot of keys or values
+constexpr int READERS = 4 * CONSUMERS * CLUSTER;   // warps that read a slot of keys or values, in all blocks
+constexpr int PANEL_BYTES = TILE_N * 128;          // 64 channels of a slot
 constexpr float LOG2E = 1.4426950408889634f;
 
 /* Sum of a thread's exponentials over a tile that asks for a new maximum: far from what the packed type can hold. */
@@ -36,6 +37,7 @@ template <>
 constexpr float LARGEST<bf16> = 0x1p64f;
 
 static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "one or two swizzled panels a row");
+static_assert(CLUSTER == 1 || (CLUSTER == 2 && HEAD_DIM == 128), "each block of a cluster brings one panel for both");
 
 struct Shared { // addresses
   u32 q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty;
@@ -67,15 +69,26 @@ __device__ __forceinline__ int thread_afresh() {
   return t;
 }
 
-/* Query tiles of one head are neighbours, so that the blocks at work at one time share its keys and values through L2. */
+/* Query tiles of one head are neighbours, so that the blocks at work at one time share its keys and values through L2. A cluster's
+ * tiles count as one; past the last query a block works on zeros and stores nothing. */
 struct Tile {
   int query, head, batch;
 };
-__device__ __forceinline__ int tiles_per_head(const Params &p) { return ceil_div(afresh(p.sq), TILE_M); }
+__device__ __forceinline__ int rank() { return CLUSTER > 1 ? (int)cluster_rank() : 0; }
+__device__ __forceinline__ int tiles_per_head(const Params &p) { return ceil_div(afresh(p.sq), TILE_M * CLUSTER); }
 __device__ __forceinline__ int tile_count(const Params &p) { return tiles_per_head(p) * HEADS * p.batch; }
 __device__ __forceinline__ Tile tile_at(const Params &p, int index) {
   const int per_head = tiles_per_head(p), head = index / per_head;
-  return {(index - head * per_head) * TILE_M, head % HEADS, head / HEADS};
+  return {((index - head * per_head) * CLUSTER + rank()) * TILE_M, head % HEADS, head / HEADS};
+}
+
+/* A tile of keys or values: this block's panel of it, for all blocks of the cluster. */
+__device__ __forceinline__ void load_tile(u32 slot, const tmap &map, u32 full, int key, const Tile &t) {
+  mbar_expect(full, KV_BYTES);
+  if constexpr (CLUSTER > 1)
+    tma_load_5d_to((1 << CLUSTER) - 1, slot + rank() * PANEL_BYTES, map, full, 0, key * TILE_N, rank(), t.head, t.batch);
+  else
+    tma_load_5d(slot, map, full, 0, key * TILE_N, 0, t.head, t.batch);
 }
 
 /* One thread feeds the block: per tile K[n-1], Q, then K[t-1] and V[t] in the order the consumers use them. */
@@ -83,14 +96,13 @@ __device__ __forceinline__ void produce(const Params &p, const Shared &s) {
   const int key_tiles = ceil_div(p.sk, TILE_N);
   ring<STAGES> k, v;
   u32 q_phase = 0;
-  for (int index = blockIdx.x; index < tile_count(p); index += gridDim.x) {
+  for (int index = blockIdx.x / CLUSTER; index < tile_count(p); index += gridDim.x / CLUSTER) {
     const Tile t = tile_at(p, index);
 #pragma unroll 1
     for (int key = key_tiles - 1; key >= -1; key--) {
       if (key >= 0) {
         mbar_wait(s.k_empty + 8 * k.slot, k.phase ^ 1);
-        mbar_expect(s.k_full + 8 * k.slot, KV_BYTES);
-        tma_load_5d(s.k + k.slot * KV_BYTES, p.tm_k, s.k_full + 8 * k.slot, 0, key * TILE_N, 0, t.head, t.batch);
+        load_tile(s.k + k.slot * KV_BYTES, p.tm_k, s.k_full + 8 * k.slot, key, t);
         k.advance();
       }
       if (key == key_tiles - 1) {
@@ -102,17 +114,20 @@ __device__ __forceinline__ void produce(const Params &p, const Shared &s) {
         q_phase ^= 1;
       } else {
         mbar_wait(s.v_empty + 8 * v.slot, v.phase ^ 1);
-        mbar_expect(s.v_full + 8 * v.slot, KV_BYTES);
-        tma_load_5d(s.v + v.slot * KV_BYTES, p.tm_v, s.v_full + 8 * v.slot, 0, (key + 1) * TILE_N, 0, t.head, t.batch);
+        load_tile(s.v + v.slot * KV_BYTES, p.tm_v, s.v_full + 8 * v.slot, key + 1, t);
         v.advance();
       }
     }
   }
 }
 
-/* A warp has read all it needs of a tile. */
+/* A warp has read all it needs of a tile, which the producers of the whole cluster fill. */
 __device__ __forceinline__ void release(u32 empty, int lane) {
-  if (lane == 0) mbar_arrive(empty);
+  if constexpr (CLUSTER == 1) {
+    if (lane == 0) mbar_arrive(empty);
+  } else {
+    if (lane < CLUSTER) mbar_arrive_at(empty, (u32)lane);
+  }
 }
 
 /* s = q kᵀ, issued and committed, not awaited. */
@@ -207,7 +222,7 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
   ring<STAGES> k, v;
   u32 q_phase = 0;
   if (group == CONSUMERS - 1) named_arrive(1, 256);
-  for (int index = blockIdx.x; index < tile_count(p); index += gridDim.x) {
+  for (int index = blockIdx.x / CLUSTER; index < tile_count(p); index += gridDim.x / CLUSTER) {
     const u32 q = s.q + group * Q_BYTES;
     float o[HEAD_DIM / 2], x[TILE_N / 2], top[2], sum[2] = {};
     u32 prob[TILE_N / 16][4];
@@ -274,7 +289,7 @@ __device__ __forceinline__ void consume(const Params &p, const Shared &s, int gr
       sum[0] += part[0];
       sum[1] += part[1];
     }
-    release(s.q_empty + 8 * group, lane);
+    if (lane == 0) mbar_arrive(s.q_empty + 8 * group);
 
     mbar_wait(s.v_full + 8 * v.slot, v.phase);
     weighted_sum(o, prob, s.v + v.slot * KV_BYTES);
@@ -311,6 +326,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_con
     mbar_init_fence();
   }
   __syncthreads();
+  if constexpr (CLUSTER > 1) cluster_sync(); // the other block's barriers too
 
   if (group == CONSUMERS) {
     registers_shrink<32>();
@@ -319,4 +335,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_con
     registers_grow<160>(); // with the producer's, all of the register file
     consume(p, s, group, lane);
   }
+  if constexpr (CLUSTER > 1) cluster_sync(); // the other block still arrives at this one's barriers
 }

@@ -15,11 +15,12 @@ __device__ __forceinline__ void mbar_init_fence() { asm volatile("fence.mbarrier
 __device__ __forceinline__ void mbar_arrive(u32 bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
-/* The same on the barrier at this address in another block of the cluster, or in this one. */
+/* The same on the barrier at this address in another block of the cluster, or in this one. No .release.cluster: that is a fence of the
+ * whole GPU's memory, 500 clocks in each warp for each slot, and what was read through wgmma has been waited for. */
 __device__ __forceinline__ void mbar_arrive_at(u32 bar, u32 rank) {
   asm volatile("{\n\t.reg .b32 there;\n\t"
                "mapa.shared::cluster.u32 there, %0, %1;\n\t"
-               "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n\t}" ::"r"(bar),
+               "mbarrier.arrive.shared::cluster.b64 _, [there];\n\t}" ::"r"(bar),
                "r"(rank)
                : "memory");
 }
@@ -58,12 +59,19 @@ __device__ __forceinline__ void tma_load_5d(u32 dst, const tmap &map, u32 bar, i
                "l"(&map), "r"(bar), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
                : "memory");
 }
+/* To the same place in every block of the cluster whose bit is set; each block's own barrier at `bar` counts the bytes. */
+__device__ __forceinline__ void tma_load_5d_to(u16 blocks, u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3, int x4) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, %6, %7}], [%2], "
+      "%8;" ::"r"(dst),
+      "l"(&map), "r"(bar), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "h"(blocks)
+      : "memory");
+}
 __device__ __forceinline__ void tma_load_2d(u32 dst, const tmap &map, u32 bar, int x0, int x1) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(dst), "l"(&map),
                "r"(bar), "r"(x0), "r"(x1)
                : "memory");
 }
-/* To the same place in every block of the cluster whose bit is set; each block's own barrier at `bar` counts the bytes. */
 __device__ __forceinline__ void tma_load_2d_to(u16 blocks, u32 dst, const tmap &map, u32 bar, int x0, int x1) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(
                    dst),

@@ -163,6 +163,7 @@ local cases = {
   { "check", { heads = 3, sq = 17, sk = 17 } },
   { "check", { heads = 3, sq = 130, sk = 512 } },
   { "check", { heads = 5, sq = 1000, sk = 77, batch = 3 } },
+  { "check", { heads = 3, sq = 400, sk = 650, batch = 2 } }, -- three tiles of queries: half a cluster has none
   { "check", { heads = 2, sq = 700, sk = 1411, head_dim = 64, dtype = "f16" } },
   { "check", { heads = 4, sq = 75, sk = 93, head_dim = 32 } },
   { "check", { heads = 2, sq = 200, sk = 300, head_dim = 80, dtype = "f16", causal = true } },
