@@ -1,4 +1,5 @@
-/* Where buffers lie. What outlives a program is laid out once; scratch is shared by lifetime, largest buffers first. */
+/* Where buffers lie. What outlives a program is laid out once; scratch is shared by lifetime, largest buffers first, and a row
+ * program may leave its result in the place of what it read for the last time. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -127,8 +128,46 @@ int mk_work_buffers(const mk_planner *p, const mk_draft *d, const mk_work *w, in
 
 typedef struct life {
   int buffer, first, last;
+  int heir; /* the life that goes on in this one's memory, or -1 */
+  bool inherits;
   int64_t bytes, at;
 } life;
+
+static bool same_walk(const mk_body *b, const mk_access *x, const mk_access *y) {
+  if (x->gather || y->gather || x->offset || y->offset || mk_dtype_size(x->dtype) != mk_dtype_size(y->dtype)) return false;
+  for (int i = 0; i < b->naxes; i++)
+    if (x->stride[i] != y->stride[i]) return false;
+  return true;
+}
+
+/* Whether work i may leave what it stores through `to` where it reads `from`: a row program loads an element once, in the thread
+ * that stores it, and this is the last anyone reads of it. */
+static bool in_place(const mk_planner *p, const mk_body *b, const mk_access *from, const mk_access *to) {
+  int64_t at;
+  int root = mk_flow_root(p->flow, from->buffer, &at), users = 0;
+  if (at || mk_flow_root(p->flow, to->buffer, &at) == root || at) return false;
+  for (int i = 0; i < b->naccesses; i++) users += mk_flow_root(p->flow, b->accesses[i].buffer, &at) == root;
+  return users == 1 && same_walk(b, from, to);
+}
+
+/* Stores that may take the place of a load's buffer: a residual stream stays where it is. slot: a buffer's life, from 1. */
+static void join_lives(const mk_planner *p, const mk_draft *d, life *lives, const int *slot) {
+  for (int i = 0; i < d->nwork; i++) {
+    const mk_body *b = d->work[i].body;
+    if (d->gr->clusters[d->work[i].cluster].root >= 0) continue;
+    for (int k = 0; k < b->naccesses * b->naccesses; k++) {
+      const mk_access *to = &b->accesses[k / b->naccesses], *from = &b->accesses[k % b->naccesses];
+      int64_t at;
+      if (!to->store || from->store) continue;
+      int heir = slot[mk_flow_root(p->flow, to->buffer, &at)] - 1, giver = slot[mk_flow_root(p->flow, from->buffer, &at)] - 1;
+      if (heir < 0 || giver < 0 || lives[heir].first != i || lives[giver].last != i || lives[heir].inherits ||
+          lives[giver].heir >= 0 || lives[heir].bytes != lives[giver].bytes || !in_place(p, b, from, to))
+        continue;
+      lives[giver].heir = heir;
+      lives[heir].inherits = true;
+    }
+  }
+}
 
 static int by_bytes(const void *x, const void *y) {
   const life *a = x, *b = y;
@@ -141,28 +180,45 @@ static int by_place(const void *x, const void *y) {
   return a->at < b->at ? -1 : a->at > b->at;
 }
 
+/* Places the lives, largest first, each in the tightest gap that those beside it leave; returns the bytes in all. */
 static int64_t pack(life *lives, int n, mk_arena *arena) {
   int64_t total = 0;
-  life **alive = MK_NEW_ARRAY(arena, life *, n);
+  life **beside = MK_NEW_ARRAY(arena, life *, n);
   qsort(lives, (size_t)n, sizeof *lives, by_bytes);
   for (int i = 0; i < n; i++) {
     int count = 0;
     for (int j = 0; j < i; j++)
-      if (lives[j].first <= lives[i].last && lives[i].first <= lives[j].last) alive[count++] = &lives[j];
-    qsort(alive, (size_t)count, sizeof *alive, by_place);
+      if (lives[j].first <= lives[i].last && lives[i].first <= lives[j].last) beside[count++] = &lives[j];
+    qsort(beside, (size_t)count, sizeof(life *), by_place);
     int64_t at = 0, best = -1, gap = INT64_MAX;
-    for (int j = 0; j < count; j++) { /* the tightest gap that holds it, else the end */
-      int64_t space = alive[j]->at - at;
+    for (int j = 0; j < count; j++) {
+      int64_t space = beside[j]->at - at;
       if (space >= lives[i].bytes && space < gap) {
         gap = space;
         best = at;
       }
-      if (alive[j]->at + alive[j]->bytes > at) at = alive[j]->at + alive[j]->bytes;
+      if (beside[j]->at + beside[j]->bytes > at) at = beside[j]->at + beside[j]->bytes;
     }
     lives[i].at = best >= 0 ? best : at;
     if (lives[i].at + lives[i].bytes > total) total = lives[i].at + lives[i].bytes;
   }
   return total;
+}
+
+/* One life for each chain of heirs; `chain` says which a life became. */
+static int merge_chains(const life *lives, int n, life *merged, int *chain) {
+  int count = 0;
+  for (int i = 0; i < n; i++) {
+    if (lives[i].inherits) continue;
+    merged[count] = lives[i];
+    merged[count].buffer = count;
+    for (int k = i; k >= 0; k = lives[k].heir) {
+      merged[count].last = lives[k].last;
+      chain[k] = count;
+    }
+    count++;
+  }
+  return count;
 }
 
 void mk_place_scratch(mk_planner *p, mk_draft *d) {
@@ -178,14 +234,18 @@ void mk_place_scratch(mk_planner *p, mk_draft *d) {
       if (d->ref[b].offset >= 0) continue;
       if (!slot[b]) {
         int64_t bytes = b < f->nbuffers ? buffer_bytes(f, b) : d->work[i].workspace_bytes;
-        lives[n++] = (life){b, i, i, aligned(bytes), 0};
+        lives[n++] = (life){.buffer = b, .first = i, .last = i, .heir = -1, .bytes = aligned(bytes)};
         slot[b] = n;
       }
       lives[slot[b] - 1].last = i;
     }
   }
-  int64_t total = pack(lives, n, p->temp);
-  for (int i = 0; i < n; i++) d->ref[lives[i].buffer] = (mk_ref){MK_SPACE_SCRATCH, lives[i].at};
+  join_lives(p, d, lives, slot);
+  life *merged = MK_NEW_ARRAY(p->temp, life, n);
+  int *chain = MK_NEW_ARRAY(p->temp, int, n), count = merge_chains(lives, n, merged, chain);
+  int64_t total = pack(merged, count, p->temp), *at = MK_NEW_ARRAY(p->temp, int64_t, count);
+  for (int i = 0; i < count; i++) at[merged[i].buffer] = merged[i].at;
+  for (int i = 0; i < n; i++) d->ref[lives[i].buffer] = (mk_ref){MK_SPACE_SCRATCH, at[chain[i]]};
   if (total > p->plan->space_bytes[MK_SPACE_SCRATCH]) p->plan->space_bytes[MK_SPACE_SCRATCH] = total;
 }
 

@@ -96,16 +96,27 @@ end
 -- ---- one block
 local scale = head_dim ^ -0.5
 
-local function self_attention(h, base)
+-- Queries, keys and values before their norms. One matmul fills the card better where a third of it is a few tiles; apart they need less
+-- memory at a time (1.5 GB at 75,600 tokens and dim 5120) and are as fast.
+local joint = dim < 4096
+local function projections(h, base)
+  if not joint then
+    local function one(c) return linear(h, base .. c, dim, policy.linear):cast(policy.linear) end
+    return one("q"), one("k"), one("v")
+  end
   local prefixes = {}
   for i, c in ipairs({ "q", "k", "v" }) do prefixes[i] = names(base .. c .. ".weight"):gsub("%.weight$", "") end
   local qkv = nn.linear(h, prefixes, { dim, dim, dim }, policy.linear, policy):cast(policy.linear)
-  local function rotated(offset, norm)
-    local x = nn.rms_norm(qkv:slice(2, offset, dim), vector(base .. norm .. ".weight", { dim }), eps)
+  return qkv:slice(2, 0, dim), qkv:slice(2, dim, dim), qkv:slice(2, 2 * dim, dim)
+end
+
+local function self_attention(h, base)
+  local q, k, v = projections(h, base)
+  local function rotated(x, norm)
+    x = nn.rms_norm(x, vector(base .. norm .. ".weight", { dim }), eps)
     return rope(split_heads(x), rope_cos, rope_sin):cast(policy.attention)
   end
-  local q, k = rotated(0, "norm_q"), rotated(dim, "norm_k")
-  local v = split_heads(qkv:slice(2, 2 * dim, dim)):cast(policy.attention)
+  q, k, v = rotated(q, "norm_q"), rotated(k, "norm_k"), split_heads(v):cast(policy.attention)
   return attention(q, k, v, { scale = scale }):cast(policy.linear):reshape({ tokens, dim })
 end
 
