@@ -20,6 +20,8 @@ uint32_t mk_column_axes(const mk_body *b);
 void mk_find_phases(const mk_body *b, mk_arena *arena, mk_phases *out);
 /* Floats a thread holds at once, per column it owns. */
 int mk_live_values(const mk_body *b, const mk_phases *ph);
+/* Arrays held from one phase to a later one, at most at a time. */
+int mk_kept_values(const mk_body *b, const mk_phases *ph);
 
 /* Whether a stride is written as a number: zero, or that of densely packed columns. */
 typedef enum mk_stride_class { MK_STRIDE_ZERO, MK_STRIDE_CONST, MK_STRIDE_PARAM } mk_stride_class;

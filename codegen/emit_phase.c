@@ -53,20 +53,36 @@ void mk_find_phases(const mk_body *b, mk_arena *arena, mk_phases *out) {
   }
 }
 
+/* The last phase that needs column value i. */
+static int last_use(const mk_body *b, const mk_phases *ph, int i) {
+  int last = ph->phase[i];
+  for (int j = 0; ph->kept[i] && j < b->ninsts; j++) {
+    const mk_inst *u = &b->insts[j];
+    int when = ph->phase[j] - (u->kind == MK_INST_REDUCE);
+    if ((u->a == i || u->b == i || u->c == i) && when > last) last = when;
+  }
+  return last;
+}
+
 int mk_live_values(const mk_body *b, const mk_phases *ph) {
   int most = 1;
   for (int p = 0; p < ph->count; p++) {
     int live = 0;
     for (int i = 0; i < b->ninsts; i++) {
       bool here = ph->column[i] && (b->insts[i].kind == MK_INST_LOAD || b->insts[i].kind == MK_INST_ROOT) && ph->phase[i] == p;
-      int last = ph->phase[i];
-      for (int j = 0; ph->kept[i] && j < b->ninsts; j++) {
-        const mk_inst *u = &b->insts[j];
-        if ((u->a == i || u->b == i || u->c == i) && ph->phase[j] - (u->kind == MK_INST_REDUCE) > last)
-          last = ph->phase[j] - (u->kind == MK_INST_REDUCE);
-      }
+      int last = last_use(b, ph, i);
       live += here || (ph->kept[i] && ph->phase[i] <= p && last > p) || (ph->kept[i] && ph->phase[i] < p && last >= p);
     }
+    if (live > most) most = live;
+  }
+  return most;
+}
+
+int mk_kept_values(const mk_body *b, const mk_phases *ph) {
+  int most = 0;
+  for (int p = 1; p < ph->count; p++) {
+    int live = 0;
+    for (int i = 0; i < b->ninsts; i++) live += ph->kept[i] && ph->phase[i] < p && last_use(b, ph, i) >= p;
     if (live > most) most = live;
   }
   return most;

@@ -120,18 +120,19 @@ static void constants(const mk_body *b, const mk_row_shape *s, mk_text *out) {
   if (s->items > 1) mk_text_addf(out, ", ITEMS = %d", s->items);
 }
 
-/* How many blocks a multiprocessor should hold: what the values in flight and some working registers allow. Left to itself, ptxas
- * aims at more and may spill for it. */
+/* How many blocks a multiprocessor should hold: what the values kept between reductions and some working registers allow; others
+ * come an item at a time. More blocks are more memory traffic under way. Each of the four parts of a multiprocessor has 512
+ * registers a lane, given to a warp in eights. */
 static int resident_blocks(const mk_body *b, const mk_row_shape *s, mk_arena *arena) {
   mk_phases ph;
   mk_find_phases(b, arena, &ph);
-  int items = s->items ? s->items : 1, registers = 40 + items * s->v * mk_live_values(b, &ph), block = s->threads * s->rows;
+  int items = s->items ? s->items : 1, warps = (s->threads * s->rows + 31) / 32, blocks = 1;
+  int values = b->reduces ? mk_kept_values(b, &ph) : mk_live_values(b, &ph);
+  int registers = 32 + items * s->v * values;
   if (registers < 48) registers = 48;
-  if (registers > 255) registers = 255;
-  int blocks = 65536 / (registers * block);
-  if (blocks * block > 2048) blocks = 2048 / block;
-  if (blocks > 32) blocks = 32;
-  return blocks > 0 ? blocks : 1;
+  if (registers > 248) registers = 248;
+  while (blocks < 32 && (blocks + 1) * warps <= 64 && 512 / (((blocks + 1) * warps + 3) / 4) / 8 * 8 >= registers) blocks++;
+  return blocks;
 }
 
 void mk_emit_row(const mk_body *b, const mk_row_shape *s, mk_fields *fields, mk_arena *arena, mk_text *out) {
