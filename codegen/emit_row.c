@@ -120,18 +120,20 @@ static void constants(const mk_body *b, const mk_row_shape *s, mk_text *out) {
   if (s->items > 1) mk_text_addf(out, ", ITEMS = %d", s->items);
 }
 
-/* How many blocks a multiprocessor should hold: what the values kept between reductions and some working registers allow; others
- * come an item at a time. More blocks are more memory traffic under way. Each of the four parts of a multiprocessor has 512
- * registers a lane, given to a warp in eights. */
+/* How many blocks a multiprocessor should hold. More blocks are more memory traffic under way, so a block with one row of few
+ * items gets three quarters of the registers that ptxas would take by itself (24, the values kept between reductions, half of the
+ * others: seen over these programs); others would spill with so few. Each of the four parts of a multiprocessor has 512 registers
+ * a lane, given to a warp in eights. */
 static int resident_blocks(const mk_body *b, const mk_row_shape *s, mk_arena *arena) {
   mk_phases ph;
   mk_find_phases(b, arena, &ph);
-  int items = s->items ? s->items : 1, warps = (s->threads * s->rows + 31) / 32, blocks = 1;
-  int values = b->reduces ? mk_kept_values(b, &ph) : mk_live_values(b, &ph);
-  int registers = 32 + items * s->v * values;
+  int warps = (s->threads * s->rows + 31) / 32, blocks = 1, items = s->items ? s->items : 1, floats = items * s->v;
+  int live = mk_live_values(b, &ph), registers = 40 + floats * live;
+  if (s->threads > 32 && items <= 2) registers = (24 + floats * (9 * mk_kept_values(b, &ph) + 11 * live) / 20) * 3 / 4;
   if (registers < 48) registers = 48;
   if (registers > 248) registers = 248;
-  while (blocks < 32 && (blocks + 1) * warps <= 64 && 512 / (((blocks + 1) * warps + 3) / 4) / 8 * 8 >= registers) blocks++;
+  while (blocks < 32 && (blocks + 1) * warps <= 64 && 512 / (((blocks + 1) * warps + 3) / 4) / 8 * 8 >= registers / 8 * 8)
+    blocks++;
   return blocks;
 }
 

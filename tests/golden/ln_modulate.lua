@@ -33,7 +33,7 @@ struct Params {
 };
 static_assert(sizeof(Params) == 48, "the host fills this struct");
 
-extern "C" __global__ void __launch_bounds__(320, 2) KERNEL(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(320, 4) KERNEL(const __grid_constant__ Params p) {
   const int lane = threadIdx.x;
   const u32 row = blockIdx.x;
   __shared__ float scratch[2][THREADS / WARP];

@@ -36,7 +36,7 @@ struct Params {
 };
 static_assert(sizeof(Params) == 72, "the host fills this struct");
 
-extern "C" __global__ void __launch_bounds__(320, 1) KERNEL(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(320, 4) KERNEL(const __grid_constant__ Params p) {
   const int lane = threadIdx.x;
   const u32 row = blockIdx.x;
   __shared__ float scratch[1][THREADS / WARP];
