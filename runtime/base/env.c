@@ -14,7 +14,10 @@
 
 extern char **environ;
 
-enum { MAX_WORKERS = 16, MAX_COUNT = 4096, COMPILE_SECONDS = 300 };
+enum { MAX_WORKERS = 16, MAX_COUNT = 4096, COMPILE_SECONDS = 60 };
+
+static const char system_cache[] = "/var/cache/moonkiln";
+static const int64_t cache_bytes = 1ll << 30;
 
 static const mk_env_switch switches[] = {
 #define X(field, name, standard, meaning) {name, standard, meaning},
@@ -34,6 +37,23 @@ static bool parse_count(const char *text, int max, int *out) {
   long v = strtol(text, &end, 10);
   if (errno || end == text || *end || v < 1 || v > max) return false;
   *out = (int)v;
+  return true;
+}
+
+bool mk_env_parse_bytes(const char *text, int64_t *out) {
+  static const char units[] = "KMGT";
+  char *end;
+  errno = 0;
+  if (!strcmp(text, "off")) {
+    *out = INT64_MAX;
+    return true;
+  }
+  long long v = *text >= '0' && *text <= '9' ? strtoll(text, &end, 10) : -1;
+  if (v < 0 || errno) return false;
+  const char *unit = *end ? strchr(units, *end) : NULL;
+  int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+  if ((*end && (!unit || end[1])) || v > INT64_MAX >> shift) return false;
+  *out = (int64_t)v << shift;
   return true;
 }
 
@@ -120,7 +140,11 @@ void mk_env_read(mk_env *env) {
   if (env->workers) parse_count(env->workers, MAX_COUNT, &env->worker_count);
   if (env->threads) parse_count(env->threads, MAX_COUNT, &env->thread_count);
   if (env->compile_timeout) parse_count(env->compile_timeout, 1 << 20, &env->compile_seconds);
+  env->cache_bytes = cache_bytes;
+  if (env->cache_limit && !mk_env_parse_bytes(env->cache_limit, &env->cache_bytes)) env->cache_bytes = cache_bytes;
   find_cache(env);
+  const char *shared = env->system_cache ? env->system_cache : system_cache;
+  snprintf(env->system_dir, PATH_MAX, "%s", strcmp(shared, "off") ? shared : "");
   find_data(env);
 }
 
@@ -154,6 +178,9 @@ bool mk_env_check(mk_status *st) {
     mk_fail(st, MK_EINPUT, "MOONKILN_THREADS is \"%s\"; it takes a number from 1 to %d", env.threads, MAX_COUNT);
   if (env.compile_timeout && !parse_count(env.compile_timeout, 1 << 20, &n))
     mk_fail(st, MK_EINPUT, "MOONKILN_COMPILE_TIMEOUT is \"%s\"; it takes a number of seconds, at least 1", env.compile_timeout);
+  int64_t bytes;
+  if (env.cache_limit && !mk_env_parse_bytes(env.cache_limit, &bytes))
+    mk_fail(st, MK_EINPUT, "MOONKILN_CACHE_LIMIT is \"%s\"; it takes a size as 500M or 2G, or off", env.cache_limit);
   if (env.data && !holds_data(env.data))
     mk_fail(st, MK_EINPUT, "MOONKILN_DATA is \"%s\"; this folder does not hold scripts/models and templates", env.data);
   for (char **e = environ; *e; e++) {

@@ -8,8 +8,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "runtime/base/out_file.h"
 
 static bool fail_errno(mk_status *st, const char *verb, const char *path) {
   int e = errno;
@@ -37,12 +38,10 @@ static int open_read(const char *path, struct stat *info, mk_status *st) {
   return fd;
 }
 
-char *mk_file_read(const char *path, size_t *bytes, mk_status *st) {
-  struct stat info;
-  int fd = open_read(path, &info, st);
-  if (fd < 0) return NULL;
+/* Reads all of fd, and closes it. */
+static char *read_all(int fd, const struct stat *info, const char *path, size_t *bytes, mk_status *st) {
   /* The size is a hint only: pipes have none, and a file may grow while it is read. */
-  size_t cap = S_ISREG(info.st_mode) && info.st_size > 0 ? (size_t)info.st_size + 1 : 4096, len = 0;
+  size_t cap = S_ISREG(info->st_mode) && info->st_size > 0 ? (size_t)info->st_size + 1 : 4096, len = 0;
   char *data = malloc(cap);
   while (data) {
     ssize_t n = read(fd, data + len, cap - len);
@@ -69,6 +68,26 @@ char *mk_file_read(const char *path, size_t *bytes, mk_status *st) {
   }
   if (!data) mk_fail(st, MK_ENOMEM, "out of host memory while reading %s (%zu bytes)", path, cap);
   free(data);
+  close(fd);
+  return NULL;
+}
+
+char *mk_file_read(const char *path, size_t *bytes, mk_status *st) {
+  struct stat info;
+  int fd = open_read(path, &info, st);
+  return fd < 0 ? NULL : read_all(fd, &info, path, bytes, st);
+}
+
+bool mk_file_is_ours(const struct stat *info) {
+  return (info->st_uid == geteuid() || info->st_uid == 0) && !(info->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+char *mk_file_read_ours(const char *path, size_t *bytes, mk_status *st) {
+  struct stat info;
+  int fd = open_read(path, &info, st);
+  if (fd < 0) return NULL;
+  if (S_ISREG(info.st_mode) && mk_file_is_ours(&info)) return read_all(fd, &info, path, bytes, st);
+  mk_fail(st, MK_EIO, "%s belongs to another user, or can be written by others", path);
   close(fd);
   return NULL;
 }
@@ -127,77 +146,10 @@ bool mk_dir_make(const char *path, unsigned mode, mk_status *st) {
   return false;
 }
 
-static bool write_all(int fd, const char *data, size_t bytes) {
-  while (bytes) {
-    ssize_t n = write(fd, data, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    data += n;
-    bytes -= (size_t)n;
-  }
-  return true;
-}
-
-/* A device or a pipe cannot be replaced by a rename: it is written in place. */
-static bool write_special(const char *path, const void *data, size_t bytes, mk_status *st) {
-  int fd = open(path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return fail_errno(st, "open", path);
-  bool ok = write_all(fd, data, bytes) || fail_errno(st, "write", path);
-  if (close(fd) && ok) ok = fail_errno(st, "write", path);
-  return ok;
-}
-
-static void sync_folder(const char *file) {
-  char folder[PATH_MAX];
-  const char *slash = strrchr(file, '/');
-  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - file) + 1 : 1, slash ? file : ".");
-  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd); /* best effort: the file itself is whole whether or not its new name survives a power cut */
-  close(fd);
-}
-
-static int open_temporary(const char *target, char *path, size_t size, mk_status *st) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  uint32_t salt = (uint32_t)now.tv_nsec;
-  for (int attempt = 0; attempt < 100; attempt++, salt = salt * 1664525u + 1013904223u) {
-    int n = snprintf(path, size, "%s.%ld-%08x.tmp", target, (long)getpid(), salt);
-    if (n < 0 || (size_t)n >= size) {
-      mk_fail(st, MK_EINPUT, "cannot write %.300s: the path is too long", target);
-      return -1;
-    }
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return fd;
-    if (errno != EEXIST) break;
-  }
-  fail_errno(st, "write", target);
-  return -1;
-}
-
 bool mk_file_publish(const char *path, const void *data, size_t bytes, mk_status *st) {
-  struct stat info;
-  char target[PATH_MAX], temporary[PATH_MAX];
-  if (!stat(path, &info)) {
-    if (S_ISDIR(info.st_mode)) {
-      mk_fail(st, MK_EINPUT, "cannot write %s: it is a folder", path);
-      return false;
-    }
-    if (!S_ISREG(info.st_mode)) return write_special(path, data, bytes, st);
-  }
-  /* Through a link to its target, so that the link stays. A path that does not exist yet resolves to itself. */
-  if (!realpath(path, target)) {
-    if (errno != ENOENT || strlen(path) >= sizeof target) return fail_errno(st, "write", path);
-    memcpy(target, path, strlen(path) + 1);
-  }
-  int fd = open_temporary(target, temporary, sizeof temporary, st);
-  if (fd < 0) return false;
-  bool ok = (write_all(fd, data, bytes) && !fsync(fd)) || fail_errno(st, "write", path);
-  if (close(fd) && ok) ok = fail_errno(st, "write", path);
-  if (ok && rename(temporary, target)) ok = fail_errno(st, "write", path);
-  if (!ok)
-    unlink(temporary);
-  else
-    sync_folder(target);
-  return ok;
+  mk_out_file *f = mk_out_open(path, st);
+  if (!f) return false;
+  if (mk_out_write(f, data, bytes, st)) return mk_out_commit(f, st);
+  mk_out_discard(f);
+  return false;
 }

@@ -15,6 +15,11 @@ typedef struct mk_map {
 
 /* Reads a whole file into malloc'd memory with a NUL after its end (not counted); caller frees. NULL on failure. */
 char *mk_file_read(const char *path, size_t *bytes, mk_status *st);
+/* The same, but fails unless mk_file_is_ours: for files that hold code. */
+char *mk_file_read_ours(const char *path, size_t *bytes, mk_status *st);
+/* Nobody but this user and root can have put this there: the owner is one of them and nobody else may write to it. */
+struct stat;
+bool mk_file_is_ours(const struct stat *info);
 bool mk_file_map(const char *path, mk_map *out, mk_status *st); /* mmap, read-only, shared; regular files only */
 void mk_file_unmap(mk_map *m);
 bool mk_file_exists(const char *path);

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/model/out_file.h"
+#include "runtime/base/out_file.h"
 #include "runtime/model/safetensors.h"
 
 struct mk_st_writer {

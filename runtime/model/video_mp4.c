@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "runtime/model/libav.h"
-#include "runtime/model/out_file.h"
+#include "runtime/base/out_file.h"
 #include "runtime/model/video_sink.h"
 
 #if MK_HAS_LIBAV

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/model/out_file.h"
+#include "runtime/base/out_file.h"
 #include "runtime/model/video_sink.h"
 
 typedef struct weights { /* of red and blue in luma */

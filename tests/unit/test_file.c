@@ -1,5 +1,6 @@
 /* Files, hashes, environment: whole reads, all-or-nothing writes, and what happens when the system refuses. */
 #include "runtime/base/file.h"
+#include "runtime/base/out_file.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -141,6 +142,43 @@ static void full_disk_leaves_nothing(void **state) {
   assert_false(mk_file_exists("/dev/full.tmp"));
 }
 
+static void a_new_name_is_taken_once(void **state) {
+  (void)state;
+  mk_status st = {0};
+  for (int i = 0; i < 2; i++) {
+    bool there = i == 0;
+    mk_out_file *f = mk_out_open(in("name"), &st);
+    assert_true(mk_out_write(f, i ? "second" : "first", 5, &st));
+    assert_true(mk_out_commit_new(f, 0640, &there, &st));
+    assert_int_equal(there, i == 1);
+  }
+  struct stat info;
+  assert_int_equal(stat(in("name"), &info), 0);
+  assert_int_equal(info.st_mode & 0777, 0640);
+  char *data = mk_file_read(in("name"), NULL, &st);
+  assert_string_equal(data, "first");
+  free(data);
+  assert_int_equal(files_in_folder(), 1);
+}
+
+static void files_of_others_are_not_read(void **state) {
+  (void)state;
+  mk_status st = {0};
+  assert_true(mk_file_publish(in("code"), "x", 1, &st));
+  static const mode_t modes[] = {0644, 0622, 0620, 0602};
+  for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+    chmod(in("code"), modes[i]);
+    char *data = mk_file_read_ours(in("code"), NULL, &st);
+    assert_int_equal(data != NULL, i == 0);
+    free(data);
+  }
+  assert_non_null(strstr(st.message, "written by others"));
+  struct stat info = {.st_mode = S_IFREG | 0600, .st_uid = geteuid() + 1};
+  assert_false(mk_file_is_ours(&info));
+  info.st_uid = 0;
+  assert_true(mk_file_is_ours(&info));
+}
+
 static void publishing_keeps_links(void **state) {
   (void)state;
   mk_status st = {0};
@@ -205,13 +243,12 @@ static void environment(void **state) {
   mk_env_read(&env);
   assert_string_equal(env.cache_dir, "/home/moon/.cache/moonkiln");
   assert_true(mk_env_check(&st));
-  static const char *const bad[][2] = {{"MOONKILN_WORKERS", "0"},
-                                       {"MOONKILN_WORKERS", "many"},
-                                       {"MOONKILN_THREADS", "-1"},
-                                       {"MOONKILN_LOG", "loud"},
-                                       {"MOONKILN_DATA", "/absent"},
-                                       {"MOONKILN_WORKERS", "1e3"},
-                                       {"MOONKILN_THREADS", "99999999999999999999"}};
+  static const char *const bad[][2] = {{"MOONKILN_WORKERS", "0"},        {"MOONKILN_WORKERS", "many"},
+                                       {"MOONKILN_THREADS", "-1"},       {"MOONKILN_LOG", "loud"},
+                                       {"MOONKILN_DATA", "/absent"},     {"MOONKILN_WORKERS", "1e3"},
+                                       {"MOONKILN_CACHE_LIMIT", "-1"},   {"MOONKILN_CACHE_LIMIT", "3X"},
+                                       {"MOONKILN_CACHE_LIMIT", "3GB"},  {"MOONKILN_CACHE_LIMIT", "99999999999G"},
+                                       {"MOONKILN_CACHE_LIMIT", "much"}, {"MOONKILN_THREADS", "99999999999999999999"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     st = (mk_status){0};
     setenv(bad[i][0], bad[i][1], 1);
@@ -222,6 +259,25 @@ static void environment(void **state) {
     mk_env_read(&env);
     assert_true(env.worker_count >= 1 && env.thread_count >= 1);
   }
+  static const struct {
+    const char *text;
+    int64_t bytes;
+  } sizes[] = {{"0", 0}, {"17", 17}, {"3K", 3072}, {"500M", 500 << 20}, {"2G", 2ll << 30}, {"off", INT64_MAX}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    setenv("MOONKILN_CACHE_LIMIT", sizes[i].text, 1);
+    mk_env_read(&env);
+    st = (mk_status){0};
+    assert_true(mk_env_check(&st));
+    assert_true(env.cache_bytes == sizes[i].bytes);
+  }
+  unsetenv("MOONKILN_CACHE_LIMIT");
+  mk_env_read(&env);
+  assert_true(env.cache_bytes == 1ll << 30);
+  assert_string_equal(env.system_dir, "/var/cache/moonkiln");
+  setenv("MOONKILN_SYSTEM_CACHE", "off", 1);
+  mk_env_read(&env);
+  assert_string_equal(env.system_dir, "");
+  unsetenv("MOONKILN_SYSTEM_CACHE");
 }
 
 int main(void) {
@@ -230,6 +286,8 @@ int main(void) {
       cmocka_unit_test(reads_pipes),
       cmocka_unit_test_setup_teardown(messages_name_file_and_reason, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(full_disk_leaves_nothing, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(a_new_name_is_taken_once, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(files_of_others_are_not_read, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(publishing_keeps_links, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(makes_folders, make_folder, drop_folder),
       cmocka_unit_test(hashes),

@@ -1,4 +1,4 @@
-#include "runtime/model/out_file.h"
+#include "runtime/base/out_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,12 +91,54 @@ bool mk_out_write(mk_out_file *f, const void *data, size_t bytes, mk_status *st)
   return true;
 }
 
-bool mk_out_commit(mk_out_file *f, mk_status *st) {
+static void sync_folder(const char *file) {
+  char folder[PATH_MAX];
+  const char *slash = strrchr(file, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - file) + 1 : 1, slash ? file : ".");
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd); /* best effort: the file itself is whole whether or not its new name survives a power cut */
+  close(fd);
+}
+
+/* False when the content may not have reached the disk. Ends the descriptor. */
+static bool finish_content(mk_out_file *f, mk_status *st) {
   bool ok = f->in_place || !fsync(f->fd) || refuse(st, f->shown);
   if (close(f->fd) && ok) ok = refuse(st, f->shown);
+  return ok;
+}
+
+bool mk_out_commit(mk_out_file *f, mk_status *st) {
+  bool ok = finish_content(f, st);
   if (!f->in_place) {
     if (ok && rename(f->temporary, f->target)) ok = refuse(st, f->shown);
-    if (!ok) unlink(f->temporary);
+    if (ok)
+      sync_folder(f->target);
+    else
+      unlink(f->temporary);
+  }
+  free(f);
+  return ok;
+}
+
+/* 0, or -1 with errno, EEXIST when the name is taken. */
+static int rename_new(const char *from, const char *to) {
+  if (!renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE)) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return -1;
+  /* The file system cannot do that; a second name for the file does the same, and one that has neither gets a plain rename. */
+  if (!link(from, to)) return unlink(from);
+  return errno == EEXIST ? -1 : rename(from, to);
+}
+
+bool mk_out_commit_new(mk_out_file *f, unsigned mode, bool *there, mk_status *st) {
+  bool ok = f->in_place || !fchmod(f->fd, (mode_t)mode) || refuse(st, f->shown);
+  ok = finish_content(f, st) && ok;
+  *there = false;
+  if (!f->in_place) {
+    bool moved = ok && !rename_new(f->temporary, f->target);
+    *there = ok && !moved && errno == EEXIST;
+    if (ok && !moved && !*there) ok = refuse(st, f->shown);
+    if (!moved) unlink(f->temporary);
   }
   free(f);
   return ok;

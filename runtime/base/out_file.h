@@ -1,0 +1,20 @@
+/* A file written piece by piece that appears under its name only when it is whole. */
+#ifndef MK_BASE_OUT_FILE_H
+#define MK_BASE_OUT_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "runtime/base/status.h"
+
+typedef struct mk_out_file mk_out_file;
+
+mk_out_file *mk_out_open(const char *path, mk_status *st); /* a temporary file beside path; NULL on failure */
+bool mk_out_write(mk_out_file *f, const void *data, size_t bytes, mk_status *st);
+bool mk_out_commit(mk_out_file *f, mk_status *st); /* fsync, rename; ends f in every case; on failure nothing is left */
+/* As commit, with exactly these permissions, and never over a file that is there: *there then is true, that file stays and this
+ * one is dropped, which is no failure. The new name may be lost in a power cut. */
+bool mk_out_commit_new(mk_out_file *f, unsigned mode, bool *there, mk_status *st);
+void mk_out_discard(mk_out_file *f); /* ends f, removes what was written; NULL is fine */
+
+#endif
