@@ -101,15 +101,9 @@ static void sync_folder(const char *file) {
   close(fd);
 }
 
-/* False when the content may not have reached the disk. Ends the descriptor. */
-static bool finish_content(mk_out_file *f, mk_status *st) {
+bool mk_out_commit(mk_out_file *f, mk_status *st) {
   bool ok = f->in_place || !fsync(f->fd) || refuse(st, f->shown);
   if (close(f->fd) && ok) ok = refuse(st, f->shown);
-  return ok;
-}
-
-bool mk_out_commit(mk_out_file *f, mk_status *st) {
-  bool ok = finish_content(f, st);
   if (!f->in_place) {
     if (ok && rename(f->temporary, f->target)) ok = refuse(st, f->shown);
     if (ok)
@@ -132,7 +126,7 @@ static int rename_new(const char *from, const char *to) {
 
 bool mk_out_commit_new(mk_out_file *f, unsigned mode, bool *there, mk_status *st) {
   bool ok = f->in_place || !fchmod(f->fd, (mode_t)mode) || refuse(st, f->shown);
-  ok = finish_content(f, st) && ok;
+  if (close(f->fd) && ok) ok = refuse(st, f->shown);
   *there = false;
   if (!f->in_place) {
     bool moved = ok && !rename_new(f->temporary, f->target);

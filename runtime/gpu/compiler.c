@@ -1,6 +1,7 @@
 #include "runtime/gpu/compiler.h"
 
 #include <ctype.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,30 +55,29 @@ void mk_compiler_id(const mk_compiler *c, mk_text *out) {
   mk_text_addf(out, "nvrtc %d.%d build %s", c->nvrtc.major, c->nvrtc.minor, c->nvrtc.build);
 }
 
-/* Puts source and message where a person can look at them. "" when that fails: the failure to report is the kernel's. */
-static void keep_source(const mk_compiler *c, const mk_compile_job *job, const char *message, char path[PATH_MAX]) {
+void mk_compile_keep(const char *folder, const char *name, const char *source, const char *message, char path[PATH_MAX]) {
   mk_status ignored = {0};
   char hex[MK_HASH_HEX], log[PATH_MAX];
   path[0] = 0;
-  if (!c->failed_dir[0] || !mk_dir_make(c->failed_dir, 0700, &ignored)) return;
-  mk_hash_hex(job->source, strlen(job->source), hex);
-  int n = snprintf(path, PATH_MAX, "%s/%s-%.8s.cu", c->failed_dir, job->name, hex);
-  int m = snprintf(log, PATH_MAX, "%s/%s-%.8s.log", c->failed_dir, job->name, hex);
-  if (n >= PATH_MAX || m >= PATH_MAX || !mk_file_publish(path, job->source, strlen(job->source), &ignored)) {
+  if (!folder[0] || !mk_dir_make(folder, 0700, &ignored)) return;
+  mk_hash_hex(source, strlen(source), hex);
+  int n = snprintf(path, PATH_MAX, "%s/%s-%.8s.cu", folder, name, hex);
+  int m = snprintf(log, PATH_MAX, "%s/%s-%.8s.log", folder, name, hex);
+  if (n >= PATH_MAX || m >= PATH_MAX || !mk_file_publish(path, source, strlen(source), &ignored)) {
     path[0] = 0;
     return;
   }
   mk_file_publish(log, message, strlen(message), &ignored);
 }
 
-static void fail_job(const mk_compiler *c, const mk_compile_job *job, mk_compile_result *r, const mk_text *message) {
+/* Ends the message with where the source is kept, and gives it to the result. */
+static void give_message(const mk_compiler *c, const mk_compile_job *job, mk_compile_result *r, const mk_text *message) {
   char path[PATH_MAX];
-  keep_source(c, job, mk_text_str(message), path);
+  mk_compile_keep(c->failed_dir, job->name, job->source, mk_text_str(message), path);
   mk_text whole = {0};
   mk_text_add(&whole, mk_text_str(message));
   while (whole.len && whole.data[whole.len - 1] == '\n') whole.data[--whole.len] = 0;
   if (path[0]) mk_text_addf(&whole, "\nits source is in %s", path);
-  r->ok = false;
   r->message = whole.data; /* ownership moves to the result */
 }
 
@@ -97,10 +97,29 @@ static void describe_end(const mk_compiler *c, const mk_compile_job *job, const 
   if (e->output[0]) mk_text_addf(out, "\nit said: %s", e->output);
 }
 
+/* A process that ended itself, or was ended from outside, says nothing of the source. */
+static mk_failure reason_of_end(const mk_pool_event *e) {
+  static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+  if (e->kind == MK_POOL_TIMEOUT) return MK_FAILURE_TIMEOUT;
+  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+    if (e->signal == crashes[i]) return MK_FAILURE_CRASH;
+  return MK_FAILURE_OTHER;
+}
+
 static char *take(char **part) {
   char *p = *part;
   *part = NULL;
   return p;
+}
+
+/* It works, and is slower than it should be. */
+static void describe_slow(const mk_compile_job *job, const mk_kernel_report *k, mk_text *out) {
+  if (k->spill_bytes)
+    mk_text_addf(out, "kernel %s (%s) spills %d bytes of its registers (%d a thread) to memory\n", job->name, job->arch,
+                 k->spill_bytes, k->registers);
+  else
+    mk_text_addf(out, "kernel %s (%s): its wgmma instructions wait for each other (C7510)\n", job->name, job->arch);
+  mk_report_declarations(job->source, "__global__", out);
 }
 
 static void take_result(const mk_compiler *c, const mk_compile_job *job, mk_pool_event *e, mk_compile_result *r) {
@@ -113,16 +132,22 @@ static void take_result(const mk_compiler *c, const mk_compile_job *job, mk_pool
     r->cubin_bytes = (size_t)m->bytes[0];
     if (m->bytes[1]) r->ptx = take(&e->parts[1]);
     r->report = mk_report_parse_log(r->log);
+    if (!r->report.spill_bytes && !r->report.wgmma_serialized) return;
+    mk_text slow = {0};
+    describe_slow(job, &r->report, &slow);
+    give_message(c, job, r, &slow);
+    mk_text_free(&slow);
     return;
   }
   mk_text text = {0};
+  r->failure = m->code == NVRTC_ERROR_COMPILATION ? MK_FAILURE_SOURCE : MK_FAILURE_OTHER;
   mk_text_addf(&text, "kernel %s (%s) does not compile: %s\n", job->name, job->arch,
                m->code == NVRTC_SUCCESS ? "NVRTC gave no cubin" : e->parts[3]);
   if (m->code == NVRTC_ERROR_INVALID_OPTION)
     mk_text_addf(&text, "NVRTC is version %d.%d; an architecture newer than it needs a newer CUDA toolkit\n", c->nvrtc.major,
                  c->nvrtc.minor);
   mk_report_errors(r->log, job->source, m->bytes[1] ? e->parts[1] : NULL, &text);
-  fail_job(c, job, r, &text);
+  give_message(c, job, r, &text);
   mk_text_free(&text);
 }
 
@@ -148,12 +173,14 @@ static bool run_batch(const mk_compiler *c, const mk_compile_job *jobs, int n, m
     } else {
       mk_text text = {0};
       describe_end(c, job, &e, &text);
-      fail_job(c, job, &results[e.job], &text);
+      results[e.job].failure = reason_of_end(&e);
+      give_message(c, job, &results[e.job], &text);
       mk_text_free(&text);
     }
     mk_log(MK_LOG_DEBUG, "kernel %s: %s in %.2f s", job->name, results[e.job].ok ? "compiled" : "failed", results[e.job].seconds);
     mk_pool_event_free(&e);
     done++;
+    if (c->done) c->done(c->done_user, (int)(job - jobs), &results[job - jobs]);
   }
   if (progress) progress(user, "compiling kernels", done, n);
   return true;

@@ -8,11 +8,15 @@
 #include "runtime/gpu/report.h"
 #include "runtime/session.h"
 
+typedef struct mk_compile_result mk_compile_result;
+
 typedef struct mk_compiler {
-  mk_nvrtc nvrtc;            /* loaded here for its version only; it compiles in workers */
-  int workers;               /* processes at most */
-  int timeout;               /* seconds for one kernel */
-  char failed_dir[PATH_MAX]; /* keeps the source of failed kernels; "": not kept */
+  mk_nvrtc nvrtc;                                               /* loaded here for its version only; it compiles in workers */
+  int workers;                                                  /* processes at most */
+  int timeout;                                                  /* seconds for one kernel */
+  char failed_dir[PATH_MAX];                                    /* keeps the source of failed kernels; "": not kept */
+  void (*done)(void *user, int job, mk_compile_result *result); /* called as each job of a batch ends; may be NULL */
+  void *done_user;
 } mk_compiler;
 
 typedef struct mk_compile_job { /* all borrowed */
@@ -25,16 +29,26 @@ typedef struct mk_compile_job { /* all borrowed */
   int noptions;
 } mk_compile_job;
 
-typedef struct mk_compile_result {
+typedef enum mk_failure {
+  MK_FAILURE_OTHER,  /* the machine's: another time it may work */
+  MK_FAILURE_SOURCE, /* the compiler refuses the source */
+  MK_FAILURE_CRASH,
+  MK_FAILURE_TIMEOUT
+} mk_failure;
+
+struct mk_compile_result {
   bool ok;
-  void *cubin; /* owned, see mk_compile_result_free */
+  mk_failure failure; /* !ok: for what reason */
+  void *cubin;        /* owned, see mk_compile_result_free */
   size_t cubin_bytes;
   char *ptx; /* owned; NULL unless wanted */
   char *log; /* owned; what NVRTC and ptxas said */
   mk_kernel_report report;
   double seconds;
-  char *message; /* owned; !ok: what happened to which kernel, errors with numbered source, where the source is kept */
-} mk_compile_result;
+  /* Owned; !ok: what happened to which kernel, errors with numbered source, where the source is kept. ok: the same of a kernel
+   * that spills registers or whose wgmma wait for each other, else NULL. */
+  char *message;
+};
 
 /* Finds NVRTC (see mk_nvrtc_open), takes workers and time-out from the environment; failed_dir may be NULL or "". */
 bool mk_compiler_open(mk_compiler *c, int max_major, const char *failed_dir, mk_status *st);
@@ -47,6 +61,9 @@ bool mk_arch_parse(const char *text, int *out, mk_status *st); /* "90", "sm_90",
 /* Everything beside the source that decides the cubin's bytes, one option a line: part of a cache key. */
 void mk_compile_options(const mk_compiler *c, const mk_compile_job *job, mk_text *out);
 void mk_compiler_id(const mk_compiler *c, mk_text *out); /* "nvrtc 13.0 build 65be…" */
+
+/* Puts source and message where a person can look at them. Path "" when that fails: the failure to report is the kernel's. */
+void mk_compile_keep(const char *folder, const char *name, const char *source, const char *message, char path[PATH_MAX]);
 
 /* Fills results[0..n). False with the status set when compiling cannot go on at all (no worker starts, the progress function said
  * stop): unfinished results then are !ok with no message. Failed kernels do not make it false. */

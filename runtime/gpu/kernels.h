@@ -1,4 +1,6 @@
-/* From a plan's kernels to cubins: taken from the cache, or compiled and put there. Needs no GPU. */
+/* From a plan's kernels to cubins: taken from the cache, or compiled and put there, each as soon as it is ready. What another
+ * process is compiling at the time is waited for. A source that the compiler refused, crashed or hung on is known in the cache
+ * too, and is not tried again. Needs no GPU. */
 #ifndef MK_GPU_KERNELS_H
 #define MK_GPU_KERNELS_H
 
@@ -18,14 +20,14 @@ typedef struct mk_cubin {
   void *data; /* owned; NULL unless HIT or COMPILED */
   size_t bytes;
   mk_kernel_report report; /* spills and serialised wgmma are in here: the caller decides what they mean */
-  char *message;           /* owned; FAILED: why, for people */
+  char *message;           /* owned; FAILED: why, for people; COMPILED: what is slow about it, or NULL */
 } mk_cubin;
 
 typedef struct mk_prepared {
   int count; /* of kernels in the plan */
   mk_cubin *cubins;
-  int hits, compiled, failed;
-  double compile_seconds; /* summed over workers */
+  int hits, compiled, failed; /* hits: those that other processes compiled meanwhile are among them */
+  double compile_seconds;     /* summed over workers */
 } mk_prepared;
 
 typedef struct mk_prepare_options {

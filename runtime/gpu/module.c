@@ -3,19 +3,34 @@
 #include "runtime/base/log.h"
 #include "runtime/gpu/kernels.h"
 
-static void fail(mk_gpu_kernel *k, const char *name, const char *why, mk_arena *arena) {
+static void fail(mk_gpu_kernel *k, const char *why, mk_arena *arena) {
   k->state = MK_GPU_KERNEL_FAILED;
   k->why = mk_strdup(arena, why);
-  mk_log(MK_LOG_WARNING, "kernel %s cannot be used: %s", name, why);
 }
 
-static void judge(mk_gpu_kernel *k, const char *name, const mk_kernel_report *r, mk_arena *arena) {
+void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, const char *why) {
+  mk_text text = {0};
+  char path[PATH_MAX];
+  mk_text_addf(&text, "kernel %s cannot be used: %s\n", source->name, why);
+  mk_report_declarations(source->source, "__shared__", &text);
+  mk_report_declarations(source->source, "__global__", &text);
+  mk_compile_keep(d->cache.failed, source->name, source->source, mk_text_str(&text), path);
+  mk_log(MK_LOG_WARNING, "%s%s%s", mk_text_str(&text), path[0] ? "its source is in " : "it is skipped", path);
+  mk_text_free(&text);
+}
+
+/* A slow kernel's story is told when it is compiled; later starts know it. */
+static void judge(mk_gpu_kernel *k, const char *name, const mk_cubin *cubin, mk_arena *arena) {
+  const mk_kernel_report *r = &cubin->report;
   k->state = MK_GPU_KERNEL_READY;
   if (!r->spill_bytes && !r->wgmma_serialized) return;
   k->state = MK_GPU_KERNEL_SPILLS;
   k->why = r->spill_bytes ? mk_printf(arena, "spills %d bytes of registers to memory", r->spill_bytes)
                           : "its wgmma instructions wait for each other (C7510)";
-  mk_log(MK_LOG_WARNING, "kernel %s: %s", name, k->why);
+  if (cubin->message)
+    mk_log(MK_LOG_WARNING, "%s", cubin->message);
+  else
+    mk_log(MK_LOG_INFO, "kernel %s: %s", name, k->why);
 }
 
 static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubin, mk_gpu_kernel *k, mk_arena *arena) {
@@ -27,9 +42,10 @@ static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubi
     k->module = NULL;
   }
   if (k->module) {
-    judge(k, source->name, &cubin->report, arena);
+    judge(k, source->name, cubin, arena);
   } else {
-    fail(k, source->name, why.message, arena);
+    mk_gpu_kernel_blame(d, source, why.message);
+    fail(k, why.message, arena);
   }
 }
 
@@ -53,7 +69,9 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
     if (c->data) {
       load(d, &sources[i], c, &kernels[i], arena);
     } else {
-      fail(&kernels[i], sources[i].name, c->message ? c->message : "it was not compiled", arena);
+      const char *why = c->message ? c->message : "it was not compiled";
+      mk_log(MK_LOG_WARNING, "%s", why);
+      fail(&kernels[i], why, arena);
     }
   }
   mk_prepared_free(&prepared);

@@ -54,11 +54,30 @@ bool mk_report_scan(const char *line, mk_kernel_report *out) {
   return true;
 }
 
+static void add_line(int number, bool marked, const char *line, size_t length, mk_text *out) {
+  mk_text_addf(out, "  %c%6d | %.*s\n", marked ? '>' : ' ', number, (int)(length < 200 ? length : 200), line);
+}
+
 static void add_excerpt(const char *text, int line, mk_text *out) {
   int first = line > CONTEXT_LINES ? line - CONTEXT_LINES : 1, at = 1;
   for (const char *p = text; *p && at <= line + CONTEXT_LINES; at++) {
     size_t n = strcspn(p, "\n");
-    if (at >= first) mk_text_addf(out, "  %c%6d | %.*s\n", at == line ? '>' : ' ', at, (int)(n < 200 ? n : 200), p);
+    if (at >= first) add_line(at, at == line, p, n, out);
+    p += n + (p[n] != 0);
+  }
+}
+
+void mk_report_declarations(const char *source, const char *word, mk_text *out) {
+  int number = 1, shown = 0;
+  for (const char *p = source; *p && shown < MAX_EXCERPTS; number++) {
+    size_t n = strcspn(p, "\n"), blank = strspn(p, " \t");
+    const char *found = strstr(p, word), *text = p + blank;
+    bool comment = *text == '*' || !strncmp(text, "/*", 2) || !strncmp(text, "//", 2);
+    if (!found) break;
+    if (found < p + n && !comment) {
+      add_line(number, true, p, n, out);
+      shown++;
+    }
     p += n + (p[n] != 0);
   }
 }
@@ -90,4 +109,6 @@ void mk_report_errors(const char *log, const char *source, const char *ptx, mk_t
     excerpts++;
     last = number;
   }
+  /* ptxas names no line here. */
+  if (log && strstr(log, "too much shared data")) mk_report_declarations(source, "__shared__", out);
 }

@@ -27,4 +27,7 @@ bool mk_report_scan(const char *line, mk_kernel_report *out);
 /* The log's complaints, each with the numbered lines of the source (or of the PTX, for ptxas's own) around the place it names. */
 void mk_report_errors(const char *log, const char *source, const char *ptx, mk_text *out);
 
+/* The source's lines that hold `word`, numbered, a few of them; not those of comments. */
+void mk_report_declarations(const char *source, const char *word, mk_text *out);
+
 #endif
