@@ -1,7 +1,6 @@
 #include "runtime/gpu/compiler.h"
 
 #include <ctype.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,15 +96,6 @@ static void describe_end(const mk_compiler *c, const mk_compile_job *job, const 
   if (e->output[0]) mk_text_addf(out, "\nit said: %s", e->output);
 }
 
-/* A process that ended itself, or was ended from outside, says nothing of the source. */
-static mk_failure reason_of_end(const mk_pool_event *e) {
-  static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-  if (e->kind == MK_POOL_TIMEOUT) return MK_FAILURE_TIMEOUT;
-  for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
-    if (e->signal == crashes[i]) return MK_FAILURE_CRASH;
-  return MK_FAILURE_OTHER;
-}
-
 static char *take(char **part) {
   char *p = *part;
   *part = NULL;
@@ -173,7 +163,7 @@ static bool run_batch(const mk_compiler *c, const mk_compile_job *jobs, int n, m
     } else {
       mk_text text = {0};
       describe_end(c, job, &e, &text);
-      results[e.job].failure = reason_of_end(&e);
+      if (e.kind == MK_POOL_TIMEOUT) results[e.job].failure = MK_FAILURE_TIMEOUT;
       give_message(c, job, &results[e.job], &text);
       mk_text_free(&text);
     }

@@ -30,9 +30,8 @@ typedef struct mk_compile_job { /* all borrowed */
 } mk_compile_job;
 
 typedef enum mk_failure {
-  MK_FAILURE_OTHER,  /* the machine's: another time it may work */
+  MK_FAILURE_OTHER,  /* a crash, or the machine's: another time it may work */
   MK_FAILURE_SOURCE, /* the compiler refuses the source */
-  MK_FAILURE_CRASH,
   MK_FAILURE_TIMEOUT
 } mk_failure;
 

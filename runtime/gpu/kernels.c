@@ -52,12 +52,17 @@ static mk_text make_key(const mk_compiler *c, const mk_compile_job *job) {
   return key;
 }
 
+/* A crash is tried again: it is quick, and may be the machine's fault. */
+static bool worth_a_note(const mk_compile_result *r) {
+  return r->failure == MK_FAILURE_SOURCE || r->failure == MK_FAILURE_TIMEOUT;
+}
+
 /* A note of a failure: no payload, its message as the log. Time-outs are tried again with more time. */
 static void note_failure(mk_failure failure, int timeout, mk_text *meta) {
   if (failure == MK_FAILURE_TIMEOUT)
     mk_text_addf(meta, "failed: not compiled in %d s", timeout);
   else
-    mk_text_add(meta, failure == MK_FAILURE_CRASH ? "failed: crashes the compiler" : "failed: does not compile");
+    mk_text_add(meta, "failed: does not compile");
 }
 
 static bool is_failure(const char *meta, int timeout) {
@@ -117,7 +122,7 @@ static void finish(void *user, int job, mk_compile_result *r) {
   work *w = user;
   task *t = &w->tasks[w->batch_task[job]];
   mk_cubin *cubin = &w->out->cubins[t->kernel];
-  if (r->ok || r->failure != MK_FAILURE_OTHER) store(w, t, r);
+  if (r->ok || worth_a_note(r)) store(w, t, r);
   mk_cache_unclaim(&w->claims, t->key.data, t->key.len);
   if (r->ok) {
     *cubin = (mk_cubin){.state = MK_CUBIN_COMPILED, .data = r->cubin, .bytes = r->cubin_bytes, .report = r->report};

@@ -1,6 +1,6 @@
 /* From a plan's kernels to cubins: taken from the cache, or compiled and put there, each as soon as it is ready. What another
- * process is compiling at the time is waited for. A source that the compiler refused, crashed or hung on is known in the cache
- * too, and is not tried again. Needs no GPU. */
+ * process is compiling at the time is waited for. A source that the compiler refused or hung on is known in the cache too,
+ * and is not tried again. Needs no GPU. */
 #ifndef MK_GPU_KERNELS_H
 #define MK_GPU_KERNELS_H
 

@@ -1,16 +1,20 @@
 #include "runtime/gpu/module.h"
 
+#include <string.h>
+
 #include "runtime/base/log.h"
 #include "runtime/gpu/kernels.h"
 
 static void fail(mk_gpu_kernel *k, const char *why, mk_arena *arena) {
   k->state = MK_GPU_KERNEL_FAILED;
-  k->why = mk_strdup(arena, why);
+  k->why = mk_strndup(arena, why, strcspn(why, "\n")); /* the whole of it was said */
 }
 
-void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, const char *why) {
+void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, mk_gpu_kernel *k, const char *why) {
   mk_text text = {0};
   char path[PATH_MAX];
+  if (k->blamed) return;
+  k->blamed = true;
   mk_text_addf(&text, "kernel %s cannot be used: %s\n", source->name, why);
   mk_report_declarations(source->source, "__shared__", &text);
   mk_report_declarations(source->source, "__global__", &text);
@@ -44,7 +48,7 @@ static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubi
   if (k->module) {
     judge(k, source->name, cubin, arena);
   } else {
-    mk_gpu_kernel_blame(d, source, why.message);
+    mk_gpu_kernel_blame(d, source, k, why.message);
     fail(k, why.message, arena);
   }
 }

@@ -16,6 +16,7 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
   mk_gpu_kernel_state state;   /* SPILLS: works, but keeps registers in memory: a last resort */
   CUmodule module;
   CUfunction function;
+  bool blamed;
   const char *why; /* SPILLS, FAILED: for the log; in the arena given to load */
 } mk_gpu_kernel;
 
@@ -23,8 +24,8 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
  * failure of the call. */
 bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
                          mk_arena *arena, mk_status *st);
-/* Reports a kernel that compiled and cannot be used all the same, and keeps its source. */
-void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, const char *why);
+/* Reports, once, a kernel that compiled and cannot be used all the same, and keeps its source. */
+void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, mk_gpu_kernel *k, const char *why);
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count);
 
 #endif

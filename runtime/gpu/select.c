@@ -66,7 +66,7 @@ static bool launches_work(mk_gpu_session *s, search *f, int group) {
     if ((function && !mk_gpu_function_prepare(s->d, function, l, &why)) ||
         !mk_gpu_launch_make(s->d, l, function, &s->arena, &g->launches[i], &why)) {
       free_launches(s, g);
-      if (function) mk_gpu_kernel_blame(s->d, &s->plan->kernels[l->kernel], why.message);
+      if (function) mk_gpu_kernel_blame(s->d, &s->plan->kernels[l->kernel], &s->kernels[l->kernel], why.message);
       reject(s, f, group, FAILS, why.message);
       return false;
     }

@@ -1,7 +1,11 @@
 /* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns.
- * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free. Everything that is not written out here succeeds and does nothing. */
+ * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free and FAKE_SMEM bytes of shared memory a block. With FAKE_START, a time as
+ * `date +%s.%N` gives it, it says how long after that the first kernel was launched. Everything that is not written out here
+ * succeeds and does nothing: kernels compute nothing, memory cannot be read. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "runtime/gpu/cuda_api.h"
 
@@ -46,9 +50,56 @@ CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
   (void)device;
   int arch = (int)number("FAKE_ARCH", 90);
-  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? arch / 10
-           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? arch % 10
-                                                                       : 100;
+  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR            ? arch / 10
+           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR          ? arch % 10
+           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? (int)number("FAKE_SMEM", 227 << 10)
+                                                                                : 100;
+  return 0;
+}
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+  *module = (CUmodule)1;
+  return memcmp(image, "\177ELF", 4) ? 200 : 0;
+}
+
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+  (void)module, (void)name;
+  *function = (CUfunction)1;
+  return 0;
+}
+
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {
+  (void)function;
+  *value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? 1024 : 32;
+  return 0;
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **params, void **extra) {
+  (void)config, (void)function, (void)params, (void)extra;
+  static int launches;
+  const char *start = getenv("FAKE_START");
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (start && !launches++)
+    fprintf(stderr, "first launch after %.3f s\n", (double)now.tv_sec - atof(start) + 1e-9 * (double)now.tv_nsec);
+  return 0;
+}
+
+CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
+  static CUdeviceptr next = (CUdeviceptr)1 << 40;
+  *pointer = next;
+  next += (bytes + 4095) & ~(size_t)4095;
+  return 0;
+}
+
+CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
+  (void)flags;
+  *pointer = calloc(1, bytes);
+  return *pointer ? 0 : 2;
+}
+
+CUresult cuMemFreeHost(void *pointer) {
+  free(pointer);
   return 0;
 }
 
