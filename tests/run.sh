@@ -6,7 +6,7 @@ build=$(realpath "$1") pattern=${2:-}
 log=$build/test-log
 mkdir -p "$log"
 passed=0 failed=0 skipped=0
-export MOONKILN_CACHE=${MOONKILN_TEST_CACHE:-$build/test-cache} CMOCKA_MESSAGE_OUTPUT=TAP
+export MOONKILN_CACHE=${MOONKILN_TEST_CACHE:-$build/test-cache} MOONKILN_SYSTEM_CACHE=off CMOCKA_MESSAGE_OUTPUT=TAP
 export OMP_WAIT_POLICY=passive # on a busy machine spinning threads take the cores from those that work
 
 [[ $build == "$PWD"/* ]] || export MOONKILN_DATA=$PWD # else the program finds it beside itself

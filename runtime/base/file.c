@@ -139,7 +139,11 @@ bool mk_dir_make(const char *path, unsigned mode, mk_status *st) {
     if (path[i] != '/' && path[i] != 0) continue;
     memcpy(part, path, i);
     part[i] = 0;
-    if (mkdir(part, (mode_t)mode) && errno != EEXIST && !mk_dir_exists(part)) return fail_errno(st, "make folder", part);
+    if (!mkdir(part, (mode_t)mode) || errno == EEXIST) continue;
+    int reason = errno;
+    if (mk_dir_exists(part)) continue;
+    errno = reason;
+    return fail_errno(st, "make folder", part);
   }
   if (mk_dir_exists(path)) return true;
   mk_fail(st, MK_EINPUT, "cannot make folder %s: a file of this name is in the way", path);

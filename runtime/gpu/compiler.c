@@ -11,6 +11,8 @@
 #include "runtime/base/log.h"
 #include "runtime/gpu/pool.h"
 
+enum { STATIC_SMEM = 48 << 10 }; /* of every architecture */
+
 bool mk_compiler_open(mk_compiler *c, int max_major, const char *failed_dir, mk_status *st) {
   const mk_env *env = mk_env_get();
   *c = (mk_compiler){.workers = env->worker_count, .timeout = env->compile_seconds};
@@ -137,6 +139,12 @@ static void take_result(const mk_compiler *c, const mk_compile_job *job, mk_pool
     mk_text_addf(&text, "NVRTC is version %d.%d; an architecture newer than it needs a newer CUDA toolkit\n", c->nvrtc.major,
                  c->nvrtc.minor);
   mk_report_errors(r->log, job->source, m->bytes[1] ? e->parts[1] : NULL, &text);
+  int smem = mk_report_parse_log(r->log).smem_bytes; /* NVRTC's log does not have ptxas's words on it */
+  if (smem > STATIC_SMEM) {
+    mk_text_addf(&text, "it declares %d bytes of static shared memory, and %d are the most; dynamic shared memory can be more\n",
+                 smem, STATIC_SMEM);
+    mk_report_declarations(job->source, "__shared__", &text);
+  }
   give_message(c, job, r, &text);
   mk_text_free(&text);
 }

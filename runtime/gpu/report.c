@@ -99,7 +99,7 @@ void mk_report_errors(const char *log, const char *source, const char *ptx, mk_t
     size_t n = strcspn(p, "\n");
     snprintf(line, sizeof line, "%.*s", (int)(n < sizeof line ? n : sizeof line - 1), p);
     p += n + (p[n] != 0);
-    if (!*line || strstr(line, "ptxas info")) continue;
+    if (!*line || strstr(line, "ptxas info") || !strncmp(line, "ptxas   ", 8)) continue; /* reports, and their second lines */
     mk_text_addf(out, "%s\n", line);
     bool in_ptx;
     int number = line_named(line, &in_ptx);
@@ -109,6 +109,4 @@ void mk_report_errors(const char *log, const char *source, const char *ptx, mk_t
     excerpts++;
     last = number;
   }
-  /* ptxas names no line here. */
-  if (log && strstr(log, "too much shared data")) mk_report_declarations(source, "__shared__", out);
 }

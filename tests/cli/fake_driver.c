@@ -1,7 +1,7 @@
 /* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns.
- * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free and FAKE_SMEM bytes of shared memory a block. With FAKE_START, a time as
- * `date +%s.%N` gives it, it says how long after that the first kernel was launched. Everything that is not written out here
- * succeeds and does nothing: kernels compute nothing, memory cannot be read. */
+ * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free, and FAKE_SMEM bytes of shared memory and FAKE_THREADS threads a block.
+ * With FAKE_START, a time as `date +%s.%N` gives it, it says how long after that the first kernel was launched. Everything that
+ * is not written out here succeeds and does nothing: kernels compute nothing, memory cannot be read. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +70,7 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 
 CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {
   (void)function;
-  *value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? 1024 : 32;
+  *value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? (int)number("FAKE_THREADS", 1024) : 32;
   return 0;
 }
 

@@ -5,7 +5,7 @@
 common() {
   cd "$BATS_TEST_DIRNAME/../.." || exit 1
   MOONKILN=${MOONKILN:-$PWD/build/moonkiln}
-  export MOONKILN_CACHE=$BATS_TEST_TMPDIR/cache CUDA_VISIBLE_DEVICES=
+  export MOONKILN_CACHE=$BATS_TEST_TMPDIR/cache MOONKILN_SYSTEM_CACHE=off CUDA_VISIBLE_DEVICES=
   here=$BATS_TEST_TMPDIR
   out=$here/out
   mkdir "$out"
@@ -56,8 +56,11 @@ need_nvrtc() {
   if "$MOONKILN" info | grep -qE '^NVRTC +not found'; then skip "no NVRTC"; fi
 }
 
-# A driver that is made up, before the machine's own (tests/cli/fake_driver.c says what it can be told).
+# A driver that is made up, before the machine's own (tests/cli/fake_driver.c says what it can be told). Compile workers do not
+# see it: NVRTC asks the driver, too.
 fake_driver() {
   cc -shared -fPIC -I. -o "$here/libcuda.so.1" tests/cli/fake_driver.c tests/cli/fake_driver_rest.c
-  export LD_LIBRARY_PATH=$here
+  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec "%s" "$@"\n' "$MOONKILN" >"$here/worker"
+  chmod +x "$here/worker"
+  export LD_LIBRARY_PATH=$here MOONKILN_WORKER=$here/worker
 }
