@@ -160,6 +160,10 @@ static void spills_and_serialisation_are_reported(void **state) {
   assert_true(r[0].report.spill_bytes > 0 && r[0].report.stack_bytes > 0);
   assert_int_equal(r[0].report.registers, 64);
   assert_false(r[0].report.wgmma_serialized);
+  assert_has(r[0].message, "kernel spilling (sm_90a) spills ");
+  assert_has(r[0].message, "  >     1 | extern \"C\" __global__ void __launch_bounds__(1024) spilling");
+  assert_has(r[0].message, "its source is in ");
+  assert_has(r[1].message, "wait for each other");
   assert_true(r[1].report.wgmma_serialized);
   assert_int_equal(r[1].report.spill_bytes, 0);
   mk_text line = {0};
@@ -316,6 +320,29 @@ static void second_time_compiles_nothing(void **state) {
   mk_prepared_free(&p);
 }
 
+static void failures_are_known_the_second_time(void **state) {
+  (void)state;
+  mk_status st = {0};
+  mk_cache cache;
+  mk_cache_open(&cache, folder);
+  const mk_kernel kernels[] = {{"wrong", wrong, 80, false}, {"crashing", crashing, 90, true}};
+  const mk_prepare_options o = {.arch = 90};
+  mk_prepared p;
+  for (int round = 0; round < 2; round++) {
+    assert_true(mk_kernels_prepare(kernels, 2, &o, &cache, &p, &st));
+    assert_int_equal(p.failed, 2);
+    assert_has(p.cubins[0].message, "identifier \"second\" is undefined");
+    assert_int_equal(strstr(p.cubins[0].message, "was not tried again") != NULL, round == 1);
+    assert_null(strstr(p.cubins[1].message, "was not tried again")); /* a crash may be the machine's fault */
+    mk_prepared_free(&p);
+  }
+  /* Without a cache there is no memory of it. */
+  mk_cache_open(&cache, "/proc/no/such/place");
+  assert_true(mk_kernels_prepare(kernels, 1, &o, &cache, &p, &st));
+  assert_null(strstr(p.cubins[0].message, "was not tried again"));
+  mk_prepared_free(&p);
+}
+
 static bool ruin(void *user, const mk_cache_item *item) {
   (void)user;
   return truncate(item->path, item->file_bytes / 2) == 0;
@@ -376,6 +403,7 @@ int main(void) {
       TEST(a_hang_costs_one_kernel),
       TEST(stopping_is_quick),
       TEST(second_time_compiles_nothing),
+      TEST(failures_are_known_the_second_time),
       TEST(damaged_entries_are_compiled_again),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
