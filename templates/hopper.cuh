@@ -67,6 +67,11 @@ __device__ __forceinline__ void tma_load_5d_to(u16 blocks, u32 dst, const tmap &
       "l"(&map), "r"(bar), "r"(x0), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "h"(blocks)
       : "memory");
 }
+__device__ __forceinline__ void tma_load_4d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(dst),
+               "l"(&map), "r"(bar), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+               : "memory");
+}
 __device__ __forceinline__ void tma_load_2d(u32 dst, const tmap &map, u32 bar, int x0, int x1) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(dst), "l"(&map),
                "r"(bar), "r"(x0), "r"(x1)
@@ -127,11 +132,13 @@ __device__ __forceinline__ void pin(float (&x)[N]) {
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i])::"memory");
 }
 
-/* Matrix descriptor of an operand in shared memory, 128-byte swizzled; atoms are 8 rows of 128 bytes.
- * Contiguous along k (Q, K of attention; both operands of x W^T): stride = bytes between groups of 8 rows (1024), lead unused; 16 k are 32 bytes.
+/* Matrix descriptor of an operand in shared memory, swizzled within rows of SWIZZLE bytes (128 or 64); atoms are 8 such rows.
+ * Contiguous along k (Q, K of attention; both operands of x W^T): stride = bytes between groups of 8 rows (8 SWIZZLE), lead unused; 16 k are 32 bytes.
  * Contiguous along m or n (V of attention): lead = bytes between 64-column panels, stride = bytes between groups of 8 k (1024). */
+template <int SWIZZLE = 128>
 __device__ __forceinline__ u64 wgmma_operand(u32 address, u32 lead, u32 stride) {
-  return (1ull << 62) | ((u64)(stride >> 4) << 32) | ((u64)(lead >> 4) << 16) | ((address & 0x3ffffu) >> 4);
+  static_assert(SWIZZLE == 128 || SWIZZLE == 64, "what the templates use");
+  return ((SWIZZLE == 128 ? 1ull : 2ull) << 62) | ((u64)(stride >> 4) << 32) | ((u64)(lead >> 4) << 16) | ((address & 0x3ffffu) >> 4);
 }
 
 /* The operand `bytes` further on: one add instead of a new descriptor. */
@@ -147,16 +154,21 @@ struct wgmma;
 #define MK_P60 MK_P30 ", " MK_P10(3) ", " MK_P10(4) ", " MK_P10(5)
 #define MK_P32 MK_P30 ", " MK_P2(3)
 #define MK_P40 MK_P30 ", " MK_P10(3)
+#define MK_P48 MK_P40 ", " MK_P8(4)
 #define MK_P64 MK_P60 ", %60, %61, %62, %63"
 #define MK_P80 MK_P60 ", " MK_P10(6) ", " MK_P10(7)
-#define MK_P128 MK_P80 ", " MK_P10(8) ", " MK_P10(9) ", " MK_P10(10) ", " MK_P10(11) ", " MK_P8(12)
+#define MK_P90 MK_P80 ", " MK_P10(8)
+#define MK_P96 MK_P90 ", %90, %91, %92, %93, %94, %95"
+#define MK_P128 MK_P90 ", " MK_P10(9) ", " MK_P10(10) ", " MK_P10(11) ", " MK_P8(12)
 #define MK_D8(i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define MK_D16(i) MK_D8(i), MK_D8(i + 8)
 #define MK_D32 MK_D16(0), MK_D16(16)
 #define MK_D40 MK_D32, MK_D8(32)
+#define MK_D48 MK_D32, MK_D16(32)
 #define MK_D64 MK_D32, MK_D16(32), MK_D16(48)
 #define MK_D80 MK_D64, MK_D16(64)
+#define MK_D96 MK_D64, MK_D16(64), MK_D16(80)
 #define MK_D128 MK_D64, MK_D16(64), MK_D16(80), MK_D16(96), MK_D16(112)
 
 /* The accumulators are operands 0 .. R-1 (R = N / 2); n0 .. n6 are the numbers of those behind them. */
@@ -183,5 +195,7 @@ struct wgmma;
 #define MK_WGMMA_TYPES(...) MK_WGMMA(bf16, __VA_ARGS__) MK_WGMMA(f16, __VA_ARGS__)
 MK_WGMMA_TYPES(64, 32, 32, 33, 34, 35, 36, 37, 38)
 MK_WGMMA_TYPES(80, 40, 40, 41, 42, 43, 44, 45, 46)
+MK_WGMMA_TYPES(96, 48, 48, 49, 50, 51, 52, 53, 54)
 MK_WGMMA_TYPES(128, 64, 64, 65, 66, 67, 68, 69, 70)
+MK_WGMMA_TYPES(192, 96, 96, 97, 98, 99, 100, 101, 102)
 MK_WGMMA_TYPES(256, 128, 128, 129, 130, 131, 132, 133, 134)

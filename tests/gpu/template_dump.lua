@@ -4,7 +4,7 @@
 local M = {}
 
 local TEMPLATES = "templates/"
-local NAMES = { matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv" }, conv = { "conv_mma", "conv_simt" } }
+local NAMES = { matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv" }, conv = { "conv_wgmma", "conv_mma", "conv_simt" } }
 
 -- What a block may use of shared memory, and a machine to rank by.
 local SMEM = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [120] = 101376 }
