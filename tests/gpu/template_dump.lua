@@ -153,9 +153,11 @@ __device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const flo
 
 -- The text of one kernel: result [m, n] of dtype p.out through the fused code p.fused; bias stands for the norm's gains and for
 -- the gate too, and out for the residual that a gated result is added to.
-function M.compose(name, p, t, symbol)
+-- stand_in: texts that take the place of shared files, by name.
+function M.compose(name, p, t, symbol, stand_in)
   local side = sidecar(name)
-  local text = { slurp(TEMPLATES .. "prelude.cuh"), "#define KERNEL " .. symbol, "#define MK_ROW_EPILOGUE " .. (p.row_epilogue and 1 or 0) }
+  local function part(file) return stand_in and stand_in[file] or slurp(TEMPLATES .. file) end
+  local text = { part("prelude.cuh"), "#define KERNEL " .. symbol, "#define MK_ROW_EPILOGUE " .. (p.row_epilogue and 1 or 0) }
   local function add(...) text[#text + 1] = string.format(...) end
   for _, c in ipairs(side.constants(p, t)) do
     add(math.type(c[2]) == "integer" and "constexpr int %s = %d;" or "using %s = %s;", c[1], c[2])
@@ -164,7 +166,7 @@ function M.compose(name, p, t, symbol)
   for _, f in ipairs(side.params) do add("  %s %s;", C_TYPE[f[2]], f[1]) end
   add("  const float *bias;\n  %s *out;\n};", p.out == "f32" and "float" or p.out)
   text[#text + 1] = FUSED[p.fused]
-  for _, f in ipairs(side.uses or {}) do text[#text + 1] = slurp(TEMPLATES .. f) end
+  for _, f in ipairs(side.uses or {}) do text[#text + 1] = part(f) end
   text[#text + 1] = slurp(TEMPLATES .. name .. ".cu")
   return table.concat(text, "\n")
 end
@@ -375,4 +377,5 @@ local function main(dir, only)
 end
 
 if arg and arg[0] and arg[0]:find("template_dump.lua", 1, true) then main(assert(arg[1], "usage: template_dump.lua DIR [ONLY]"), arg[2]) end
+M.conv, M.sidecar = conv, sidecar
 return M

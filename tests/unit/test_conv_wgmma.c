@@ -1,0 +1,40 @@
+/* The Hopper convolution's own text, run on the host: boxes, taps, phases, swizzles, barriers. See tests/host/conv_wgmma.lua. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+static void equals_the_definition(void **state) {
+  (void)state;
+  char source[] = "/tmp/conv_wgmma_XXXXXX.cc", program[64], command[256];
+  int fd = mkstemps(source, 3);
+  assert_true(fd >= 0);
+  lua_State *lua = luaL_newstate();
+  assert_non_null(lua);
+  luaL_openlibs(lua);
+  if (luaL_dofile(lua, "tests/host/conv_wgmma.lua")) fail_msg("%s", lua_tostring(lua, -1));
+  size_t bytes;
+  const char *text = lua_tolstring(lua, -1, &bytes);
+  assert_int_equal(write(fd, text, bytes), (ssize_t)bytes);
+  close(fd);
+  lua_close(lua);
+  snprintf(program, sizeof program, "%s.out", source);
+  snprintf(command, sizeof command, "${CXX:-c++} -std=c++17 -O1 -w -I. %s -o %s", source, program);
+  assert_int_equal(system(command), 0);
+  assert_int_equal(system(program), 0);
+  unlink(source);
+  unlink(program);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(equals_the_definition)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
