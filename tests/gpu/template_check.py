@@ -167,7 +167,7 @@ class Problem:
             self.flop = 2.0 * p["m"] * p["n"] * p["k"]
         self.bias = Guarded(1, p["n"], p["n"], torch.float32, randn(1, p["n"]))
         self.out = Guarded(p["m"], p["n"], p["n"], dtype_of(p["out"]))
-        self.residual = randn(p["m"], p["n"]) if p["fused"] in ("residual", "early") else None
+        self.residual = randn(p["m"], p["n"]) if p["fused"] in ("residual", "early", "residual_norm") else None
 
     def poison(self):
         """The result as it stands before a run: NaN, or what a gated result is added to."""
@@ -196,7 +196,9 @@ class Problem:
 
     def fuse(self, y):
         bias, fused = self.bias.view.to(y.dtype), self.p["fused"]
-        if fused == "norm":
+        if fused == "residual_norm":
+            y = y + self.residual.to(y.dtype)
+        if fused in ("norm", "residual_norm"):
             return torch.nn.functional.silu(y * torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6) * bias)
         if self.residual is not None:
             return self.residual.to(y.dtype) + bias * y

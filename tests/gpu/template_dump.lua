@@ -31,10 +31,12 @@ end
 
 -- ---- problems ----
 
+local REDUCES = { norm = true, residual_norm = true } -- fused code that needs whole rows
+
 local function matmul(m, n, k, dtype, o)
   local p = { op = "matmul", m = m, n = n, k = k, dtype = dtype, lda = k, ldb = k, tf32 = false, out = "f32", fused = "bias" }
   for key, v in pairs(o or {}) do p[key] = v end
-  p.row_epilogue, p.out_dtypes = p.fused == "norm", { p.out }
+  p.row_epilogue, p.out_dtypes = REDUCES[p.fused] or false, { p.out }
   return p
 end
 
@@ -51,7 +53,7 @@ local function conv(input, cin, cout, kernel, dtype, o)
   p.ho = p.hi * p.upsample + p.pad[3] + p.pad[4] - p.kh + 1
   p.wo = p.wi * p.upsample + p.pad[5] + p.pad[6] - p.kw + 1
   p.m = p.to * p.ho * p.wo
-  p.row_epilogue, p.out_dtypes = p.fused == "norm", { p.out }
+  p.row_epilogue, p.out_dtypes = REDUCES[p.fused] or false, { p.out }
   return p
 end
 
@@ -149,6 +151,34 @@ __device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const flo
     store_vec<1>(p.out + row * N + c, y);
   }
 }]],
+  residual_norm = [[
+__device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const float *acc, int lane) {
+  constexpr int ITEMS = ceil_div(N, 4 * WARP);
+  float y[ITEMS][4], sum = 0.f;
+#pragma unroll
+  for (int k = 0; k < ITEMS; k++) {
+    const int c = (k * WARP + lane) * 4;
+    float more[4];
+    if (c < N) {
+      load_vec<4>(acc + c, y[k]);
+      load_vec<4>(p.out + row * N + c, more);
+#pragma unroll
+      for (int x = 0; x < 4; x++) sum += (y[k][x] += more[x]) * y[k][x];
+    }
+  }
+  const float scale = rsqrtf(warp_sum(sum) / N + 1e-6f);
+#pragma unroll
+  for (int k = 0; k < ITEMS; k++) {
+    const int c = (k * WARP + lane) * 4;
+    float gain[4];
+    if (c < N) {
+      load_vec<4>(p.bias + c, gain);
+#pragma unroll
+      for (int x = 0; x < 4; x++) y[k][x] = op_silu(y[k][x] * scale * gain[x]);
+      store_vec<4>(p.out + row * N + c, y[k]);
+    }
+  }
+}]],
 }
 
 -- The text of one kernel: result [m, n] of dtype p.out through the fused code p.fused; bias stands for the norm's gains and for
@@ -219,6 +249,11 @@ local COMPILED = {
   { conv({ 4, 120, 208 }, 384, 768, { 3, 1, 1 }, "bf16", { pad = TIME }), 1 },
   { conv({ 4, 480, 832 }, 96, 96, { 3, 3, 3 }, "f32", norm { pad = CAUSAL }), 1 },
   { conv({ 1, 60, 104 }, 16, 16, { 1, 1, 1 }, "f32", {}), 1 },
+  { conv({ 6, 480, 832 }, 96, 96, { 3, 3, 3 }, "bf16", { pad = SAME, fused = "residual_norm" }), 1 },
+  { conv({ 6, 240, 416 }, 192, 192, { 3, 3, 3 }, "bf16", { pad = SAME, fused = "residual_norm" }), 1 },
+  { conv({ 4, 120, 208 }, 384, 384, { 3, 3, 3 }, "bf16", { pad = SAME, fused = "residual_norm" }), 1 },
+  { conv({ 6, 240, 416 }, 192, 192, { 3, 3, 3 }, "bf16", { pad = SAME, out = "bf16" }), 2 },
+  { conv({ 4, 240, 416 }, 192, 96, { 1, 3, 3 }, "bf16", norm { pad = SAME, upsample = 2, out = "bf16" }), 1 },
 }
 
 -- An array of {label, arch ("sm_90a"), source, smem, smem_limit} without repeats of one text for one target.
@@ -295,6 +330,11 @@ local function cases()
     check(conv({ 4, 10, 12 }, 3, 20, { 3, 3, 3 }, dtype, with(o, { pad = { 1, 1, 1, 0, 0, 1 } })))
     check(conv({ 2, 10, 12 }, 12, 20, { 1, 2, 3 }, dtype, o))
     check(conv({ 2, 10, 12 }, 64, 128, { 1, 1, 1 }, dtype, o))
+    check(conv({ 5, 33, 70 }, 64, 192, { 3, 3, 3 }, dtype, with(o, { pad = { 1, 1, 1, 0, 2, 0 }, fused = "residual" })))
+    check(conv({ 4, 40, 50 }, 96, 96, { 3, 3, 3 }, dtype, with(o, { pad = SAME, fused = "residual_norm" })))
+    check(conv({ 4, 40, 50 }, 64, 384, { 3, 3, 3 }, dtype, with(o, { pad = CAUSAL, fused = "residual_norm" })))
+    check(conv({ 2, 23, 31 }, 96, 192, { 1, 3, 3 }, dtype, norm(with(o, { pad = { 0, 0, 1, 0, 0, 1 }, upsample = 2 }))))
+    check(conv({ 3, 20, 40 }, 64, 200, { 3, 1, 1 }, dtype, with(o, { pad = TIME })))
   end
   local b = { out = "bf16" }
   time(matmul(28800, 5120, 5120, "bf16", b), true)
@@ -317,6 +357,29 @@ local function cases()
   time(conv({ 4, 240, 416 }, 192, 192, { 3, 3, 3 }, "bf16", with(b, { pad = CAUSAL })), true)
   time(conv({ 4, 120, 208 }, 384, 384, { 3, 3, 3 }, "bf16", with(b, { pad = CAUSAL })), true)
   time(conv({ 4, 120, 208 }, 384, 384, { 3, 3, 3 }, "bf16", norm(with(b, { pad = CAUSAL }))), true)
+  -- the decoder of the Wan VAE, 480p and 720p: four frames behind two that were kept
+  local function wan(size, scale, cin, cout, fused, kernel, o)
+    local t, h, w = (kernel or { 3 })[1], size[1] * scale, size[2] * scale
+    local frames = (scale == 1 and 1 or scale == 2 and 2 or 4) + t - 1
+    local all = with({ pad = SAME, fused = fused, out = fused == "residual_norm" and "f32" or "bf16" }, o or {})
+    time(conv({ frames, h, w }, cin, cout, kernel or { 3, 3, 3 }, "bf16", all))
+  end
+  for _, size in ipairs { { 60, 104 }, { 90, 160 } } do
+    wan(size, 1, 384, 384, "norm")
+    wan(size, 1, 384, 384, "bias")
+    wan(size, 2, 192, 384, "norm")
+    wan(size, 2, 384, 384, "norm")
+    wan(size, 2, 384, 384, "residual_norm")
+    wan(size, 2, 384, 768, "bias", { 3, 1, 1 }, { pad = { 0, 0, 0, 0, 0, 0 } })
+    wan(size, 2, 384, 192, "norm", { 1, 3, 3 }, { upsample = 2 })
+    wan(size, 4, 192, 192, "bias")
+    wan(size, 4, 192, 192, "norm")
+    wan(size, 4, 192, 192, "residual_norm")
+    wan(size, 4, 192, 96, "norm", { 1, 3, 3 }, { upsample = 2 })
+    wan(size, 8, 96, 96, "bias")
+    wan(size, 8, 96, 96, "norm")
+    wan(size, 8, 96, 96, "residual_norm")
+  end
   time(conv({ 4, 480, 832 }, 96, 96, { 3, 3, 3 }, "f32", with(TF32, { pad = CAUSAL })))
   time(conv({ 4, 120, 208 }, 384, 384, { 3, 3, 3 }, "f32", with(TF32, { pad = CAUSAL })))
   return list
@@ -338,6 +401,17 @@ local function json(v)
   return type(v) == "string" and ("%q"):format(v) or tostring(v)
 end
 
+-- Of choices that differ only in how wide a tile of pixels is, the cheapest.
+local function unlike(list)
+  local seen, kept = {}, {}
+  for _, t in ipairs(list) do
+    local key = table.concat({ t.tile_m, t.tile_n, t.tile_w and t.tile_k or 0, t.drainers or 0, t.cluster or 0 }, " ")
+    if not seen[key] then kept[#kept + 1] = t end
+    seen[key] = true
+  end
+  return kept
+end
+
 local function main(dir, only)
   assert(os.execute("mkdir -p " .. dir))
   local function write(name, text)
@@ -352,8 +426,10 @@ local function main(dir, only)
       local side = sidecar(name)
       local slow = case[1] == "time" and name:find("simt") and (p.dtype ~= "f32" or p.tf32 or p.m == 1)
       local wanted = takes(side, p, 90) and not slow and name:find(only or "")
-      for i, t in ipairs(wanted and choices(side, p, 90) or {}) do
-        if i > ((case[3] and 100) or (case[1] == "time" and name == "matmul_wgmma" and 3) or 1) then break end
+      local timed = case[1] == "time" and name:find("_wgmma")
+      local all = wanted and choices(side, p, 90) or {}
+      for i, t in ipairs(timed and unlike(all) or all) do
+        if i > ((case[3] and 100) or (timed and 4) or 1) then break end
         local source = M.compose(name, p, t, "kernel_under_test")
         if not files[source] then
           files[source] = ("kernel_%03d"):format(count)
@@ -375,7 +451,7 @@ local function main(dir, only)
   write("manifest.json", json { cases = list })
   print(("%d cases, %d kernels"):format(#list, count))
 end
+M.conv, M.sidecar = conv, sidecar
 
 if arg and arg[0] and arg[0]:find("template_dump.lua", 1, true) then main(assert(arg[1], "usage: template_dump.lua DIR [ONLY]"), arg[2]) end
-M.conv, M.sidecar = conv, sidecar
 return M
