@@ -1,23 +1,24 @@
 /* Convolution on Hopper's wgmma, as an implicit matmul: output pixels by (KT, KH, KW, CIN) by output channels; channels last,
  * stride 1, bf16 or f16 operands, f32 accumulation. Reading through a x2 upsampling is a matter of coordinates.
  *
- * Tile: TILE_H x TILE_W pixels of one frame by TILE_N channels, two consumer warpgroups with half of its rows of pixels each. A step
- * takes TILE_K channels of one tap. TMA brings a box of the input for (kt, channels, kw) that is KH - 1 rows higher than the tile: the
- * taps along h are the same box, read from a later row on, so the input crosses L2 three times for 3x3 taps, not nine. Padding, in
- * time too, is what lies out of bounds and arrives as zeros. With upsampling a tile has output pixels of one phase (h and w even or
- * odd): their taps are neighbours in the input as it is stored.
+ * Tile: TILE_H x TILE_W pixels of one frame by TILE_N channels, two consumer warpgroups with half of its rows of pixels each. A
+ * step takes TILE_K channels of one tap. TMA brings a box of the input for (kt, channels, kw) that is KH - 1 rows higher than the
+ * tile: the taps along h are the same box, read from a later row on, so the input crosses L2 three times for 3x3 taps, not nine.
+ * Padding, in time too, is what lies out of bounds and arrives as zeros. With upsampling a tile has output pixels of one phase (h
+ * and w even or odd): their taps are neighbours in the input as it is stored.
  *
  * Pipeline: a producer thread keeps two rings under way, boxes of the input and slices of the weight, both swizzled in rows of
- * 2 TILE_K bytes. One step's wgmmas are always queued behind those under way. A block stays for the whole problem. Tiles that meet
- * in L2 follow one another: the channels of one box, then along w, then frames (which share two thirds of their input), then h.
+ * 2 TILE_K bytes. One step's wgmmas are always queued behind those under way. A block stays for the whole problem. Tiles that
+ * meet in L2 follow one another: the channels of one box, then along w, then frames (which share two thirds of their input), then
+ * h.
  *
- * Epilogue: accumulators go to the consumer warp's own strip of shared memory, the fused code reads whole rows from there. DRAINERS
- * more warpgroups, and what the producer leaves of its own, do that while the consumers multiply the next tile, where accumulators leave registers for them and the
- * strips hold a whole tile; otherwise (0) a warp drains its own rows, STRIP_ROWS at a time, and only the other consumer's wgmmas hide
- * it in part. A norm over the channels needs them all in one tile.
+ * Epilogue: accumulators go to the consumer warp's own strip of shared memory, the fused code reads whole rows from there.
+ * DRAINERS more warpgroups, and what the producer leaves of its own, do that while the consumers multiply the next tile, where
+ * accumulators leave registers for them and the strips hold a whole tile; otherwise (0) a warp drains its own rows, STRIP_ROWS at
+ * a time, and only the other consumer's wgmmas hide it in part. A norm over the channels needs them all in one tile.
  *
- * Bound: the tensor cores, under the card's power cap; shared memory is next: in a clock of full rate 64x96 by 16 takes 107 of 128
- * bytes for operands (192 columns: 85), and the rings are filled at 20 to 40 bytes a clock. */
+ * Bound: the tensor cores, under the card's power cap; shared memory is next: in a clock of full rate 64x96 by 16 takes 107 of
+ * 128 bytes for operands (192 columns: 85), and the rings are filled at 20 to 40 bytes a clock. */
 
 constexpr int ROW = 2 * TILE_K;  // bytes of a row in shared memory, one swizzled panel
 constexpr int TILE_M = TILE_H * TILE_W;
@@ -113,7 +114,8 @@ __device__ __forceinline__ void produce(const Params &p, const Layout &s) {
       const u32 full = s.box_full + 8 * box.slot;
       mbar_wait(s.box_empty + 8 * box.slot, box.phase ^ 1);
       mbar_expect(full, A_BYTES);
-      tma_load_4d(s.boxes + box.slot * A_SLOT, p.tm_x, full, c, tile.w + stored(tile.phase_w, kw - PAD_W), h, tile.t + kt - PAD_T);
+      tma_load_4d(s.boxes + box.slot * A_SLOT, p.tm_x, full, c, tile.w + stored(tile.phase_w, kw - PAD_W), h,
+                  tile.t + kt - PAD_T);
       box.advance();
 #pragma unroll 1
       for (int kh = 0; kh < KH; kh++) {
@@ -122,7 +124,8 @@ __device__ __forceinline__ void produce(const Params &p, const Layout &s) {
         mbar_expect(arrived, B_BYTES);
 #pragma unroll
         for (int part = 0; part < PARTS; part++)
-          tma_load_2d(to + part * (PART_N * ROW), p.tm_w, arrived, ((kt * KH + kh) * KW + kw) * CIN + c, tile.channel + part * PART_N);
+          tma_load_2d(to + part * (PART_N * ROW), p.tm_w, arrived, ((kt * KH + kh) * KW + kw) * CIN + c,
+                      tile.channel + part * PART_N);
         slice.advance();
       }
     }
@@ -159,7 +162,8 @@ __device__ __forceinline__ void release(u32 empty, int lane) {
   if (lane == 0) mbar_arrive(empty);
 }
 
-/* A warp's rows 8 I .. 8 I + 7 (of its 16 in each block), those of which `wanted` is true on their lanes, to `to` of the thread's. */
+/* A warp's rows 8 I .. 8 I + 7 (of its 16 in each block), those of which `wanted` is true on their lanes, to `to` of the
+ * thread's. */
 template <int I>
 __device__ __forceinline__ void dump(float *to, const Accumulators &acc, bool wanted) {
   if constexpr (I < 2 * BLOCKS) {
@@ -178,7 +182,8 @@ __device__ __forceinline__ void dump(float *to, const Accumulators &acc, bool wa
 
 /* Rows of a strip through the fused code; this warp takes the `share`th row of every `shares`. The first row is the tile's pixel
  * `first`, and after 16 rows comes the next block of 64. */
-__device__ __forceinline__ void drain(const Params &p, const Tile &tile, const float *strip, int first, int share, int shares, int lane) {
+__device__ __forceinline__ void drain(const Params &p, const Tile &tile, const float *strip, int first, int share, int shares,
+                                      int lane) {
 #if MK_ROW_EPILOGUE
 #pragma unroll 1
   for (int r = share; r < STRIP_ROWS; r += shares) {
@@ -204,8 +209,8 @@ __device__ __forceinline__ void drain(const Params &p, const Tile &tile, const f
 __device__ __forceinline__ int first_pixel(int warp) { return warp / 4 * (64 * BLOCKS) + warp % 4 * 16; }
 
 /* What follows the products: the strip is handed to the drainers, or drained here. */
-__device__ __forceinline__ void finish(const Params &p, const Layout &s, const Tile &tile, const Accumulators &acc, int warp, int lane,
-                                       u32 turn) {
+__device__ __forceinline__ void finish(const Params &p, const Layout &s, const Tile &tile, const Accumulators &acc, int warp,
+                                       int lane, u32 turn) {
   float *strip = strip_of(warp), *mine = strip + 2 * (lane % 4);
   if constexpr (DRAINERS > 0) {
     mine += lane / 4 * STRIP_LD;

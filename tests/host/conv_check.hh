@@ -54,7 +54,8 @@ struct check {
           want = y / (1 + exp(-y));
         }
         if (fabs(out[at] - want) <= (fused == "norm" ? 1e-5 : 0)) continue;
-        fprintf(stderr, "%s: frame %d pixel %d,%d channel %d is %g, not %g\n", name, i / wo / ho, i / wo % ho, i % wo, n, out[at], want);
+        fprintf(stderr, "%s: frame %d pixel %d,%d channel %d is %g, not %g\n", name, i / wo / ho, i / wo % ho, i % wo, n, out[at],
+                want);
         return false;
       }
     }

@@ -1,6 +1,6 @@
-/* hopper.cuh for the host: mbarriers, TMA copies and wgmma as one block of fibers sees them. As unkind as the hardware may be: copies
- * arrive at random times in any order, and a product is computed when it is waited for, so a slot given back too early is read late.
- * Swizzles and descriptors are followed bit by bit. After cuda_host.hh. */
+/* hopper.cuh for the host: mbarriers, TMA copies and wgmma as one block of fibers sees them. As unkind as the hardware may be:
+ * copies arrive at random times in any order, and a product is computed when it is waited for, so a slot given back too early is
+ * read late. Swizzles and descriptors are followed bit by bit. After cuda_host.hh. */
 #pragma once
 #include <cstdio>
 #include <deque>
@@ -151,8 +151,7 @@ inline void mbar_expect(u32 bar, u32 bytes) {
   mbar_arrive(bar);
 }
 inline void mbar_wait(u32 bar, u32 parity) {
-  do
-    host::yield(); /* even where there is nothing to wait for: others may be ahead */
+  do host::yield(); /* even where there is nothing to wait for: others may be ahead */
   while (host::barrier_at(bar).phase == parity);
 }
 
@@ -167,7 +166,9 @@ struct ring {
   }
 };
 
-inline void tma_load_4d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3) { host::load(dst, map, bar, {x0, x1, x2, x3}); }
+inline void tma_load_4d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3) {
+  host::load(dst, map, bar, {x0, x1, x2, x3});
+}
 inline void tma_load_2d(u32 dst, const tmap &map, u32 bar, int x0, int x1) { host::load(dst, map, bar, {x0, x1}); }
 inline void tma_prefetch(const tmap &) {}
 
@@ -197,7 +198,8 @@ void pin(float (&)[N]) {}
 
 template <int SWIZZLE = 128>
 u64 wgmma_operand(u32 address, u32 lead, u32 stride) {
-  return ((SWIZZLE == 128 ? 1ull : 2ull) << 62) | ((u64)(stride >> 4) << 32) | ((u64)(lead >> 4) << 16) | ((address & 0x3ffffu) >> 4);
+  return ((SWIZZLE == 128 ? 1ull : 2ull) << 62) | ((u64)(stride >> 4) << 32) | ((u64)(lead >> 4) << 16) |
+         ((address & 0x3ffffu) >> 4);
 }
 inline u64 wgmma_advance(u64 operand, u32 bytes) { return operand + (bytes >> 4); }
 
