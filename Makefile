@@ -44,6 +44,7 @@ help: ## this text
 	@echo "make bundle     build/bundle.tar.xz: both programs, to carry to a machine with only CUDA"
 	@echo "make all        build build/moonkiln and build/libmoonkiln.a"
 	@echo "make bench      time a diffusion step of Wan2.2 A14B with made-up weights (GPU)"
+	@echo "make profile    the same against the card's measured limits, with a page in build/profile.html (GPU)"
 	@echo "make format     clang-format over all C sources"
 	@echo "make lint       clang-format check, cppcheck, shellcheck, luacheck, folder rules"
 	@echo "make install    PREFIX=/usr/local: program, library, header, scripts and templates"
@@ -76,6 +77,11 @@ A14B = {"dim":5120,"num_heads":40,"ffn_dim":13824,"num_layers":40,"in_dim":16,"o
 bench: $(BUILD)/moonkiln
 	MOONKILN_DATA=. $(BUILD)/moonkiln bench scripts/models/wan_dit.lua --synthetic 1 --set 'config=$(A14B)' \
 	  --set frames=$(word 1,$(LATENT)) --set height=$(word 2,$(LATENT)) --set width=$(word 3,$(LATENT)) --set steps=40
+
+SIZE ?= 832x480
+FRAMES ?= 81
+profile: $(BUILD)/moonkiln
+	MOONKILN_DATA=. $(BUILD)/moonkiln profile a14b --size $(SIZE) --frames $(FRAMES) --html $(BUILD)/profile.html
 
 # Programs and the shared libraries that others may lack, to be unpacked in a checkout on a machine with a GPU and no compiler.
 bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check
@@ -117,6 +123,7 @@ $(BUILD)/obj/%.o: %.c
 $(BUILD)/obj/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+$(BUILD)/obj/runtime/cli/profile_html.o: runtime/cli/profile_page.html
 $(BUILD)/libmoonkiln.a: $(LIB_O)
 	@rm -f $@
 	ar rcs $@ $^
@@ -130,5 +137,5 @@ $(BUILD)/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/libmoonkiln.a
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: help all unit run check setup format lint clean check-gpu bundle bench install
+.PHONY: help all unit run check setup format lint clean check-gpu bundle bench profile install
 .SECONDARY:

@@ -219,3 +219,19 @@ mk_session *mk_gpu_session_open(mk_gpu_device *d, const mk_plan *plan, const mk_
 }
 
 int mk_gpu_session_choice(const mk_session *s, int group) { return ((const mk_gpu_session *)s)->groups[group].chosen; }
+
+mk_gpu_usage mk_gpu_session_usage(const mk_session *base, int group) {
+  const mk_gpu_session *s = (const mk_gpu_session *)base;
+  mk_gpu_usage most = {0};
+  for (int i = 0; i < s->groups[group].nlaunches; i++) {
+    const mk_gpu_launch *l = &s->groups[group].launches[i];
+    int registers = 0, smem = 0;
+    if (l->plan->kind != MK_LAUNCH_KERNEL) continue;
+    s->d->cu->cuFuncGetAttribute(&registers, CU_FUNC_ATTRIBUTE_NUM_REGS, l->function);
+    s->d->cu->cuFuncGetAttribute(&smem, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, l->function);
+    smem += (int)l->plan->smem;
+    if (registers > most.registers) most.registers = registers;
+    if (smem > most.smem_bytes) most.smem_bytes = smem;
+  }
+  return most;
+}

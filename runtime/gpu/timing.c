@@ -10,7 +10,7 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static double median(double *v, int n) {
+double mk_gpu_median(double *v, int n) {
   qsort(v, (size_t)n, sizeof *v, by_value);
   return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
 }
@@ -100,10 +100,10 @@ bool mk_gpu_time_program(mk_session *base, const char *program, int iterations, 
   ok = ok && mk_gpu_wait(s->d, st);
   int passes = ok ? time_steps(s, p->plan, &w, iterations, samples, sums, st) : 0;
   if (passes) {
-    for (int i = 0; i < nsteps; i++) out->step_ms[i] = median(&samples[i * iterations], passes);
-    out->sum_ms = median(sums, passes);
+    for (int i = 0; i < nsteps; i++) out->step_ms[i] = mk_gpu_median(&samples[i * iterations], passes);
+    out->sum_ms = mk_gpu_median(sums, passes);
     ok = time_whole(s, p, &w, iterations, sums, st);
-    if (ok) out->graph_ms = median(sums, iterations);
+    if (ok) out->graph_ms = mk_gpu_median(sums, iterations);
   }
   ok = ok && !mk_failed(st);
   stopwatch_free(&w);

@@ -17,6 +17,9 @@ typedef struct mk_gpu_times {
 bool mk_gpu_time_program(mk_session *s, const char *program, int iterations, mk_gpu_times *out, mk_status *st);
 void mk_gpu_times_free(mk_gpu_times *t);
 
+/* Of n >= 1 values, which it sorts. */
+double mk_gpu_median(double *v, int n);
+
 /* What a card can do by its maker's data sheet, dense. estimated: not in the table, computed from units and clocks. */
 typedef struct mk_gpu_peaks {
   double bf16_tflops, tf32_tflops, f32_tflops, memory_tbs;

@@ -10,13 +10,18 @@
 #include "runtime/model/model_graphs.h"
 #include "runtime/model/text_clean.h"
 
-static bool check_sizes(const mk_generate_options *o, mk_status *st) {
-  if (o->width < 16 || o->height < 16 || o->width % 16 || o->height % 16 || o->width > 16384 || o->height > 16384)
-    return mk_fail(st, MK_EINPUT, "size %lldx%lld: width and height must be multiples of 16, from 16 to 16384",
-                   (long long)o->width, (long long)o->height),
+bool mk_request_size(int64_t width, int64_t height, int64_t frames, mk_status *st) {
+  if (width < 16 || height < 16 || width % 16 || height % 16 || width > 16384 || height > 16384)
+    return mk_fail(st, MK_EINPUT, "size %lldx%lld: width and height must be multiples of 16, from 16 to 16384", (long long)width,
+                   (long long)height),
            false;
-  if (o->frames < 1 || o->frames > 4096 || o->frames % 4 != 1)
-    return mk_fail(st, MK_EINPUT, "frames %lld: must be 4n + 1 (1, 5, ... 81, ...), at most 4093", (long long)o->frames), false;
+  if (frames < 1 || frames > 4096 || frames % 4 != 1)
+    return mk_fail(st, MK_EINPUT, "frames %lld: must be 4n + 1 (1, 5, ... 81, ...), at most 4093", (long long)frames), false;
+  return true;
+}
+
+static bool check_sizes(const mk_generate_options *o, mk_status *st) {
+  if (!mk_request_size(o->width, o->height, o->frames, st)) return false;
   if (o->steps < 0 || o->steps > 1000)
     return mk_fail(st, MK_EINPUT, "steps %lld: must be from 1 to 1000", (long long)o->steps), false;
   if (o->seed < 0) return mk_fail(st, MK_EINPUT, "seed %lld: must not be negative", (long long)o->seed), false;

@@ -34,4 +34,7 @@ enum { MK_LATENT_CHANNELS = 16 };
 bool mk_request_open(mk_request *r, const mk_generate_options *o, mk_status *st);
 void mk_request_close(mk_request *r);
 
+/* Whether a video may have this size. */
+bool mk_request_size(int64_t width, int64_t height, int64_t frames, mk_status *st);
+
 #endif

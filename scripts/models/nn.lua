@@ -46,7 +46,7 @@ function nn.linear(x, names, out, dtype, opts)
   opts = opts or {}
   if type(names) == "string" then names, out = { names }, { out } end
   local w, b = stacked(names, out, x.shape[x.rank], dtype, opts.bias ~= false)
-  local y = matmul(x:cast(dtype), w, { tf32 = opts.tf32 })
+  local y = matmul(x:cast(dtype), w, { tf32 = opts.tf32 }):label(names[1] .. (#names > 1 and " ..." or ""))
   if b then y = y + b end
   return y
 end

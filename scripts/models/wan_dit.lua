@@ -114,15 +114,16 @@ local function self_attention(h, base)
   local q, k, v = projections(h, base)
   local function rotated(x, norm)
     x = nn.rms_norm(x, vector(base .. norm .. ".weight", { dim }), eps)
-    return rope(split_heads(x), rope_cos, rope_sin):cast(policy.attention)
+    return rope(split_heads(x), rope_cos, rope_sin):label(base .. norm):cast(policy.attention)
   end
   q, k, v = rotated(q, "norm_q"), rotated(k, "norm_k"), split_heads(v):cast(policy.attention)
-  return attention(q, k, v, { scale = scale }):cast(policy.linear):reshape({ tokens, dim })
+  return attention(q, k, v, { scale = scale }):label(base .. "attention"):cast(policy.linear):reshape({ tokens, dim })
 end
 
 local function cross_attention(h, base, kv)
   local q = nn.rms_norm(linear(h, base .. "q", dim, policy.linear):cast(policy.linear), vector(base .. "norm_q.weight", { dim }), eps)
-  local y = attention(split_heads(q):cast(policy.attention), kv.k, kv.v, { scale = scale })
+  q = split_heads(q:label(base .. "norm_q")):cast(policy.attention)
+  local y = attention(q, kv.k, kv.v, { scale = scale }):label(base .. "attention")
   return y:cast(policy.linear):reshape({ tokens, dim })
 end
 

@@ -1,5 +1,6 @@
 /* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns.
  * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free, and FAKE_SMEM bytes of shared memory and FAKE_THREADS threads a block.
+ * Anything between two events takes FAKE_MS milliseconds there.
  * With FAKE_START, a time as `date +%s.%N` gives it, it says how long after that the first kernel was launched. Everything that
  * is not written out here succeeds and does nothing: kernels compute nothing, memory cannot be read. */
 #include <stdio.h>
@@ -50,10 +51,15 @@ CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
   (void)device;
   int arch = (int)number("FAKE_ARCH", 90);
-  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR            ? arch / 10
-           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR          ? arch % 10
-           : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? (int)number("FAKE_SMEM", 227 << 10)
-                                                                                : 100;
+  switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = arch / 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = arch % 10; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = (int)number("FAKE_SMEM", 227 << 10); break;
+    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: *value = 1500000; break;        /* kHz */
+    case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: *value = 2000000; break; /* kHz */
+    case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: *value = 4096; break;
+    default: *value = 100;
+  }
   return 0;
 }
 
@@ -112,5 +118,23 @@ CUresult cuGetErrorName(CUresult error, const char **name) {
 CUresult cuGetErrorString(CUresult error, const char **text) {
   (void)error;
   *text = "made up";
+  return 0;
+}
+
+CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
+  (void)start, (void)end;
+  *milliseconds = (float)number("FAKE_MS", 8);
+  return 0;
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
+  (void)device;
+  *context = (CUcontext)1; /* there is one to be given back */
+  return 0;
+}
+
+CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
+  (void)flags;
+  *stream = (CUstream)1;
   return 0;
 }

@@ -254,7 +254,7 @@ dit() {
 @test "help for every command" {
   run "$MOONKILN" --help
   [ "$status" -eq 0 ]
-  for command in generate run emit compile bench cache info; do
+  for command in generate run emit compile bench profile cache info; do
     [[ $output == *"$command"* ]]
     "$MOONKILN" $command --help | grep -q "^usage: moonkiln $command"
   done
