@@ -136,7 +136,7 @@ static bool open_planner(mk_planner *p, const mk_graph *g, const mk_plan_options
   *p = (mk_planner){.g = g, .options = o, .target = mk_target_of(o), .arena = &plan->arena, .temp = temp, .plan = plan, .st = st};
   plan->name = mk_strdup(&plan->arena, g->name);
   plan->arch = o->arch;
-  p->sidecars = mk_sidecars_open(o->templates, &p->target, st);
+  p->sidecars = mk_sidecars_open(o->templates, &o->trial, &p->target, st);
   if (!p->sidecars) return false;
   p->prelude = mk_sidecars_text(p->sidecars, "prelude.cuh", st);
   p->row_code = p->prelude ? mk_sidecars_text(p->sidecars, "row.cuh", st) : NULL;
@@ -159,6 +159,7 @@ mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_sta
     if (!mk_failed(st)) mk_place_fixed(&p);
     for (int i = 0; i < p.ndrafts && !mk_failed(st); i++) mk_place_scratch(&p, &p.drafts[i]);
     if (!mk_failed(st)) add_programs(&p);
+    if (!mk_failed(st) && options->trial.edited) mk_take_edited(&p);
   }
   mk_sidecars_close(p.sidecars);
   mk_arena_free(&temp);

@@ -90,6 +90,7 @@ typedef struct mk_candidate { /* one realisation of a group */
   int nlaunches;
   const mk_launch *launches;
   double cost; /* the cost model's seconds on the target */
+  bool own;    /* from the user's templates */
 } mk_candidate;
 
 typedef struct mk_group { /* a fused piece of the graph, with every realisation that fits, cheapest first */
@@ -137,12 +138,25 @@ typedef struct mk_plan {
   } * consts;
 } mk_plan;
 
+typedef struct mk_pin { /* a tunable held at one value */
+  const char *name;
+  int64_t value;
+} mk_pin;
+
+typedef struct mk_trial { /* what a person who tries kernels puts in the place of the usual; zero: nothing */
+  const char *templates;  /* folders of further templates, separated by ':'; the first that has a name wins */
+  int npins;              /* in groups where a template has the tunable, candidates without the pinned value are left out */
+  const mk_pin *pins;
+  const char *edited; /* folder of NAME.cu that take the place of the emitted kernels of those names, see plan_edited.c */
+} mk_trial;
+
 typedef struct mk_plan_options {
   int arch;              /* 80, 86, 89, 90, 100, 120 */
   int smem_limit;        /* bytes of shared memory a block may use; 0: the architecture's */
   int sms;               /* 0: the architecture's usual count; only steers ranking */
   const char *templates; /* folder of .cu + .lua sidecars */
   bool cublaslt;         /* may use library matmuls */
+  mk_trial trial;
 } mk_plan_options;
 
 /* Groups, lays out, selects and emits. The graph must be optimized and stays the caller's. NULL with the status set. */

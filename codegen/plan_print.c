@@ -129,7 +129,7 @@ void mk_groups_print(const mk_graph *g, const mk_plan_options *options, mk_text 
   mk_arena temp = {0};
   mk_planner p = {.g = g, .options = options, .arena = &temp, .temp = &temp, .st = st};
   p.target = mk_target_of(options);
-  p.sidecars = mk_sidecars_open(options->templates, &p.target, st);
+  p.sidecars = mk_sidecars_open(options->templates, &options->trial, &p.target, st);
   p.flow = p.sidecars ? mk_flow_build(g, &temp, st) : NULL;
   for (int i = 0; p.flow && i < g->nentries + 2 && !mk_failed(st); i++) {
     mk_draft d = {.name = i == 0 ? "load" : i == 1 ? "prompt" : g->entries[i - 2], .rate = i < 2 ? (mk_rate)i : MK_RATE_STEP};

@@ -79,6 +79,10 @@ bool mk_memo_find(mk_planner *p, const char *key, mk_memo **out);
 int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const char *text, int min_arch, bool arch_specific);
 void mk_bind_fields(const mk_planner *p, const mk_draft *d, const mk_body *b, const mk_fields *fields, mk_arg *args);
 
+/* ---- plan_edited.c */
+/* Takes the trial's edited kernels into a finished plan. */
+void mk_take_edited(mk_planner *p);
+
 /* ---- select_root.c: templates and the library */
 /* body: what is fused behind it, or NULL. */
 void mk_root_problem(const mk_flow *f, int root, const mk_body *body, mk_problem *out);

@@ -1,4 +1,5 @@
 /* Every realisation of a group that fits, cheapest first. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ static int copy_candidate(mk_planner *p, const mk_draft *d, const mk_body *b, mk
   launch->dst = mk_locate(p, d, to->buffer, to->offset, to->dtype);
   launch->src = mk_locate(p, d, from->buffer, from->offset, from->dtype);
   launch->bytes = mk_dims_count(b->extent, b->naxes) * (int64_t)mk_dtype_size(to->dtype);
-  out[0] = (mk_candidate){"copy", 1, launch, mk_row_cost(p, b)};
+  out[0] = (mk_candidate){.label = "copy", .nlaunches = 1, .launches = launch, .cost = mk_row_cost(p, b)};
   return 1;
 }
 
@@ -62,6 +63,30 @@ static double operand_bytes(const mk_planner *p, const mk_cluster *c) {
   return bytes;
 }
 
+/* Where a candidate has the pinned tunable, those without it go: the others have the pinned value. */
+static int keep_pinned(const mk_trial *t, mk_candidate *found, int n) {
+  for (int i = 0; i < t->npins; i++) {
+    char field[64];
+    snprintf(field, sizeof field, " %s=", t->pins[i].name);
+    int kept = 0;
+    for (int c = 0; c < n; c++)
+      if (strstr(found[c].label, field)) kept++;
+    if (!kept) continue;
+    kept = 0;
+    for (int c = 0; c < n; c++)
+      if (strstr(found[c].label, field)) found[kept++] = found[c];
+    n = kept;
+  }
+  return n;
+}
+
+/* The dearest go first, but the user's own stay: whether they are fast is what the user wants to know. */
+static int keep_few(mk_candidate *found, int n) {
+  for (int c = n - 1; c >= 0 && n > MK_MAX_CANDIDATES; c--)
+    if (!found[c].own) memmove(found + c, found + c + 1, sizeof *found * (size_t)(--n - c));
+  return n < MK_MAX_CANDIDATES ? n : MK_MAX_CANDIDATES;
+}
+
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   mk_candidate found[2 * MK_MAX_CANDIDATES];
@@ -84,8 +109,9 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
     n = mk_row_candidates(p, d, w->body, found, MK_MAX_CANDIDATES);
   }
   if (mk_failed(p->st)) return;
+  n = keep_pinned(&p->options->trial, found, n);
   qsort(found, (size_t)n, sizeof *found, by_cost);
-  if (n > MK_MAX_CANDIDATES) n = MK_MAX_CANDIDATES;
+  n = keep_few(found, n);
   mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n);
   memcpy(kept, found, sizeof *kept * (size_t)n);
   out->candidates = kept;

@@ -159,7 +159,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
       lt->c = mk_locate(p, d, r->buffer, r->offset, r->dtype);
       if (b->nrows) lt->ldc = r->stride[0];
     }
-    out[0] = (mk_candidate){"cublaslt", 1, launches, seconds};
+    out[0] = (mk_candidate){.label = "cublaslt", .nlaunches = 1, .launches = launches, .cost = seconds};
     return 1;
   }
   lt->c = lt->d = mk_locate(p, d, w->workspace, 0, m->d_type);
@@ -171,6 +171,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
   mk_row_shape shape;
   mk_row_shapes(lanes, &shape, 1);
   if (!mk_row_launch(p, d, lanes, &shape, &launches[1])) return 0;
-  out[0] = (mk_candidate){"cublaslt, then a row program", 2, launches, seconds + mk_row_cost(p, rest)};
+  out[0] = (mk_candidate){
+      .label = "cublaslt, then a row program", .nlaunches = 2, .launches = launches, .cost = seconds + mk_row_cost(p, rest)};
   return 1;
 }

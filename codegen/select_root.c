@@ -170,7 +170,7 @@ static bool bind_named(mk_planner *p, const mk_draft *d, const mk_cluster *c, co
       return true;
     }
   }
-  mk_fail(p->st, MK_EINPUT, "template %s: params has '%s', which is neither an operand nor a number of a %s", choice->name,
+  mk_fail(p->st, MK_EINPUT, "template %s: params has '%s', which is neither an operand nor a number of a %s", choice->shown,
           field->name, problem->op);
   return false;
 }
@@ -239,7 +239,8 @@ int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, m
     launch->block[1] = launch->block[2] = 1;
     launch->cluster[0] = ch->cluster;
     launch->cluster[1] = launch->cluster[2] = 1;
-    out[made++] = (mk_candidate){mk_strdup(p->arena, ch->label), 1, launch, ch->cost};
+    out[made++] = (mk_candidate){
+        .label = mk_strdup(p->arena, ch->label), .nlaunches = 1, .launches = launch, .cost = ch->cost, .own = ch->own};
   }
   return made;
 }

@@ -1,12 +1,10 @@
 #include "codegen/sidecar.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codegen/lua_script.h"
 #include "codegen/sidecar_internal.h"
-#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 
 enum { MEMORY_LIMIT = 64 << 20, PER_TEMPLATE = 3, MAX_COMBINATIONS = 4096 };
@@ -52,56 +50,12 @@ void mk_problem_key(const mk_problem *p, mk_text *out) {
   for (int i = 0; i < p->nout; i++) mk_text_addf(out, " %s", mk_dtype_name(p->out[i]));
 }
 
-/* ---- the folder */
+/* ---- the sandbox */
 
-const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st) {
-  for (int i = 0; i < s->nfiles; i++)
-    if (!strcmp(s->files[i].name, file)) return s->files[i].text;
-  size_t bytes;
-  char *text = mk_file_read(mk_printf(&s->arena, "%s/%s", s->folder, file), &bytes, st);
-  if (!text) return NULL;
-  mk_sidecar_file f = {mk_strdup(&s->arena, file), mk_strdup(&s->arena, text)};
-  free(text);
-  MK_PUSH(&s->arena, s->files, s->nfiles, s->files_cap, f);
-  return f.text;
-}
-
-static int by_name(const void *a, const void *b) { return strcmp(((const mk_sidecar *)a)->name, ((const mk_sidecar *)b)->name); }
-
-static bool find_sidecars(mk_sidecars *s, mk_status *st) {
-  DIR *dir = opendir(s->folder);
-  if (!dir) {
-    mk_fail(st, MK_EIO, "%s: the templates folder cannot be read; set it with MOONKILN_TEMPLATES", s->folder);
-    return false;
-  }
-  for (struct dirent *d; (d = readdir(dir));) {
-    size_t n = strlen(d->d_name);
-    if (n < 5 || strcmp(d->d_name + n - 4, ".lua") != 0) continue;
-    char *name = mk_strndup(&s->arena, d->d_name, n - 4);
-    if (!mk_file_exists(mk_printf(&s->arena, "%s/%s.cu", s->folder, name))) continue;
-    mk_sidecar one = {.name = name};
-    MK_PUSH(&s->arena, s->items, s->n, s->cap, one);
-  }
-  closedir(dir);
-  if (s->n) qsort(s->items, (size_t)s->n, sizeof *s->items, by_name); /* the folder's own order is nobody's choice */
-  return true;
-}
-
-static int load_sidecar(lua_State *L) { /* (sidecars, sidecar, text) */
-  mk_sidecars *s = lua_touserdata(L, 1);
-  mk_sidecar *one = lua_touserdata(L, 2);
-  const char *text = lua_touserdata(L, 3);
-  if (luaL_loadbufferx(L, text, strlen(text), mk_printf(&s->arena, "@%s.lua", one->name), "t") != LUA_OK) return lua_error(L);
-  lua_call(L, 0, 1);
-  if (!lua_istable(L, -1)) return luaL_error(L, "%s.lua must return a table", one->name);
-  mk_sidecar_read(s, one, L);
-  return 0;
-}
-
-/* Runs f(arguments as light userdata) in the sandbox. */
-static bool call(mk_sidecars *s, const char *file, lua_CFunction f, void **args, int nargs, mk_status *st) {
+bool mk_sidecar_call(mk_sidecars *s, const char *shown, lua_CFunction f, void **args, int nargs, mk_status *st) {
   lua_State *L = s->script.L;
-  s->script.path = mk_printf(&s->arena, "%s.lua", file);
+  s->script.path = shown;
+  s->asking = NULL;
   s->script.instructions = 0;
   lua_settop(L, 0);
   lua_pushcfunction(L, mk_sandbox_handler);
@@ -109,7 +63,13 @@ static bool call(mk_sidecars *s, const char *file, lua_CFunction f, void **args,
   for (int i = 0; i < nargs; i++) lua_pushlightuserdata(L, args[i]);
   if (lua_pcall(L, nargs, 0, 1) == LUA_OK) return true;
   const char *message = lua_tostring(L, -1);
-  mk_fail(st, MK_EINPUT, "template %s: %s", file, message ? message : "out of memory");
+  if (!message) message = "out of memory";
+  size_t n = strlen(shown); /* what stands there when no line of the file is to blame */
+  if (!strncmp(message, shown, n) && !strncmp(message + n, ": ", 2)) message += n + 2;
+  if (s->asking)
+    mk_fail(st, MK_EINPUT, "template %s: field '%s': %s", shown, s->asking, message);
+  else
+    mk_fail(st, MK_EINPUT, "template %s: %s", shown, message);
   return false;
 }
 
@@ -118,22 +78,19 @@ static int open_libs(lua_State *L) {
   return 0;
 }
 
-mk_sidecars *mk_sidecars_open(const char *folder, const mk_target *target, mk_status *st) {
+mk_sidecars *mk_sidecars_open(const char *folder, const mk_trial *trial, const mk_target *target, mk_status *st) {
   mk_sidecars *s = calloc(1, sizeof *s);
   if (!s) {
     mk_fail(st, MK_ENOMEM, "no memory for the templates' sidecars");
     return NULL;
   }
   s->folder = mk_strdup(&s->arena, folder);
+  s->trial = trial;
   s->target = *target;
   s->script = (mk_script){.path = "sidecar", .max_memory = MEMORY_LIMIT, .max_instructions = 500000000};
   bool ok = mk_sandbox_open(&s->script) != NULL;
   if (!ok) mk_fail(st, MK_ENOMEM, "no memory for the templates' sidecars");
-  ok = ok && call(s, "sidecar", open_libs, NULL, 0, st) && find_sidecars(s, st);
-  for (int i = 0; ok && i < s->n; i++) {
-    const char *text = mk_sidecars_text(s, mk_printf(&s->arena, "%s.lua", s->items[i].name), st);
-    ok = text && call(s, s->items[i].name, load_sidecar, (void *[]){s, &s->items[i], (void *)text}, 3, st);
-  }
+  ok = ok && mk_sidecar_call(s, "sidecar", open_libs, NULL, 0, st) && mk_sidecars_find(s, st);
   if (ok) return s;
   mk_sidecars_close(s);
   return NULL;
@@ -154,20 +111,10 @@ static int by_cost(const void *x, const void *y) {
   return strcmp(a->label, b->label);
 }
 
-static bool with_code(mk_sidecars *s, const mk_sidecar *one, mk_choice *c, mk_status *st) {
-  mk_text t = {0};
-  for (int i = 0; i <= one->nuses; i++) {
-    const char *part = mk_sidecars_text(s, i < one->nuses ? one->uses[i] : mk_printf(&s->arena, "%s.cu", one->name), st);
-    if (!part) {
-      mk_fail_context(st, "template %s", one->name);
-      mk_text_free(&t);
-      return false;
-    }
-    mk_text_addf(&t, "%s\n", part);
-  }
-  c->code = mk_strdup(&s->arena, mk_text_str(&t));
-  mk_text_free(&t);
-  return true;
+/* Only measuring says whether a template of the user's is fast: its choices come first, so that none is cut. */
+static int own_first(const void *x, const void *y) {
+  const mk_choice *a = x, *b = y;
+  return a->own != b->own ? b->own - a->own : by_cost(x, y);
 }
 
 static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found, mk_status *st) {
@@ -177,19 +124,32 @@ static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found,
     if (one->arch_specific) here = s->target.arch / 10 == one->arch_min / 10;
     if (!here || strcmp(one->implements, p->op) != 0 || (p->row_epilogue && !one->row_epilogue)) continue;
     int first = found->n;
-    if (!call(s, one->name, mk_sidecar_enumerate, (void *[]){s, one, (void *)p, found}, 4, st)) return false;
+    if (!mk_sidecar_call(s, one->shown, mk_sidecar_enumerate, (void *[]){s, one, (void *)p, found}, 4, st)) return false;
     if (found->n == first) continue;
     qsort(found->items + first, (size_t)(found->n - first), sizeof *found->items, by_cost);
     if (found->n - first > PER_TEMPLATE) found->n = first + PER_TEMPLATE;
-    if (!one->code) {
-      mk_choice c = {0};
-      if (!with_code(s, one, &c, st)) return false;
-      one->code = c.code;
-    }
+    if (!one->code && !(one->code = mk_sidecar_code(s, one, st))) return false;
     for (int j = first; j < found->n; j++) found->items[j].code = one->code;
   }
-  if (found->n) qsort(found->items, (size_t)found->n, sizeof *found->items, by_cost);
+  if (found->n) qsort(found->items, (size_t)found->n, sizeof *found->items, own_first);
   return true;
+}
+
+const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value, bool *found) {
+  mk_text t = {0};
+  *found = false;
+  for (int i = 0; i < s->n; i++)
+    for (int k = 0; k < s->items[i].ntunables; k++) {
+      if (strcmp(s->items[i].tunables[k].name, name) != 0) continue;
+      mk_text_addf(&t, "%s%s:", t.len ? "; " : "", s->items[i].name);
+      for (int v = 0; v < s->items[i].tunables[k].n; v++) {
+        *found |= s->items[i].tunables[k].values[v] == value;
+        mk_text_addf(&t, " %lld", (long long)s->items[i].tunables[k].values[v]);
+      }
+    }
+  const char *text = t.len ? mk_strdup(&s->arena, mk_text_str(&t)) : NULL;
+  mk_text_free(&t);
+  return text;
 }
 
 int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st) {

@@ -38,6 +38,7 @@ typedef struct mk_target { /* what sidecars know of the machine */
 
 typedef struct mk_choice { /* a template with one choice of tunables, launched for one problem */
   const char *name;        /* of the template */
+  const char *shown;       /* in messages: the name, or the path of a sidecar of the user's */
   const char *label;       /* "matmul_mma stages=4 tile_m=128 ..." */
   const char *constants;   /* CUDA text */
   const char *code;        /* the files it uses and the template itself */
@@ -51,15 +52,20 @@ typedef struct mk_choice { /* a template with one choice of tunables, launched f
   } tmaps[MK_MAX_TMAPS];
   int min_arch;
   bool arch_specific;
+  bool own; /* from a folder of the user's */
   double cost;
 } mk_choice;
 
 typedef struct mk_sidecars mk_sidecars;
 
-/* Reads every NAME.lua that has a NAME.cu in the folder. NULL with the status set on failure. */
-mk_sidecars *mk_sidecars_open(const char *folder, const mk_target *target, mk_status *st);
+/* Reads every NAME.lua that has a NAME.cu in the folder and in the trial's folders, which win. `trial` is borrowed until close.
+ * NULL with the status set on failure. */
+mk_sidecars *mk_sidecars_open(const char *folder, const mk_trial *trial, const mk_target *target, mk_status *st);
 void mk_sidecars_close(mk_sidecars *s);
-/* A file of the folder; owned by s. NULL with the status set if it cannot be read. */
+/* The values of a tunable, over all templates, as "64, 128" for people; NULL: no template has it. Owned by s. `value`: is it one
+ * of them. */
+const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value, bool *found);
+/* A file of the first folder; owned by s. NULL with the status set if it cannot be read. */
 const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st);
 /* All valid choices, cheapest first, at most max (and at most a few of one template); owned by s. -1: a sidecar is wrong. */
 int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st);

@@ -1,4 +1,4 @@
-/* Between sidecar.c (folder, memo) and sidecar_lua.c (tables). */
+/* Between sidecar.c (problems, choices), sidecar_folder.c (files) and sidecar_lua.c (tables). */
 #ifndef MK_CODEGEN_SIDECAR_INTERNAL_H
 #define MK_CODEGEN_SIDECAR_INTERNAL_H
 
@@ -9,6 +9,9 @@ enum { MK_MEMO = 256, MK_MAX_TUNABLES = 12, MK_MAX_VALUES = 16, MK_MAX_USES = 8 
 
 typedef struct mk_sidecar {
   const char *name, *implements;
+  const char *folder;
+  const char *shown; /* see mk_choice */
+  bool own;          /* the folder is the user's */
   int arch_min, arch_max;
   bool arch_specific, row_epilogue;
   int nuses;
@@ -21,12 +24,13 @@ typedef struct mk_sidecar {
   } tunables[MK_MAX_TUNABLES];
   int nfields;
   mk_field *fields;
+  bool simt; /* `flop` is done by the ordinary units */
   int table; /* registry reference of the Lua table */
   const char *code;
 } mk_sidecar;
 
 typedef struct mk_sidecar_file {
-  const char *name, *text;
+  const char *path, *text;
 } mk_sidecar_file;
 
 typedef struct mk_sidecar_found { /* choices for one problem */
@@ -38,7 +42,9 @@ typedef struct mk_sidecar_found { /* choices for one problem */
 
 struct mk_sidecars {
   mk_arena arena;
-  const char *folder;
+  const char *folder; /* the built-in one */
+  const mk_trial *trial;
+  const char *asking; /* the field that is being read or called, for messages */
   mk_target target;
   mk_script script; /* the sandbox's budgets */
   int n, cap;
@@ -48,6 +54,12 @@ struct mk_sidecars {
   mk_sidecar_found *memo[MK_MEMO];
 };
 
+/* Reads all folders' sidecars into s->items, by name. */
+bool mk_sidecars_find(mk_sidecars *s, mk_status *st);
+/* The template with the files it uses, as one text; owned by s. NULL with the status set if one cannot be read. */
+const char *mk_sidecar_code(mk_sidecars *s, const mk_sidecar *one, mk_status *st);
+/* Runs f(arguments as light userdata) in the sandbox; `shown` is what a failure names. */
+bool mk_sidecar_call(mk_sidecars *s, const char *shown, lua_CFunction f, void **args, int nargs, mk_status *st);
 /* Reads the table on the top of the stack. Raises errors. */
 void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L);
 /* (sidecars, sidecar, problem, found) as light userdata: adds all valid choices. Raises errors. */

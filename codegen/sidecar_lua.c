@@ -50,7 +50,7 @@ static void read_uses(mk_sidecars *s, mk_sidecar *one, lua_State *L, int table) 
     for (int i = 0; i < one->nuses; i++) {
       lua_geti(L, -1, i + 1);
       const char *name = lua_tostring(L, -1);
-      if (!name || strchr(name, '/')) luaL_error(L, "uses must name files of the templates folder");
+      if (!name || strchr(name, '/')) luaL_error(L, "field 'uses' must name files of the templates folder");
       one->uses[i] = mk_strdup(&s->arena, name);
       lua_pop(L, 1);
     }
@@ -61,7 +61,7 @@ static void read_uses(mk_sidecars *s, mk_sidecar *one, lua_State *L, int table) 
 /* Sorted by name: Lua's own order of keys differs from run to run. */
 static void read_tunables(mk_sidecars *s, mk_sidecar *one, lua_State *L, int table) {
   if (lua_getfield(L, table, "tunables") != LUA_TNIL) {
-    if (!lua_istable(L, -1)) luaL_error(L, "tunables must be a table");
+    if (!lua_istable(L, -1)) luaL_error(L, "field 'tunables' must be a table of lists");
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
       if (lua_type(L, -2) != LUA_TSTRING) luaL_error(L, "tunables must have names");
       if (one->ntunables == MK_MAX_TUNABLES) luaL_error(L, "more than %d tunables", MK_MAX_TUNABLES);
@@ -109,10 +109,37 @@ static void read_fields(mk_sidecars *s, mk_sidecar *one, lua_State *L, int table
   lua_pop(L, 1);
 }
 
+static bool has_function(lua_State *L, int table, const char *name) {
+  int type = lua_getfield(L, table, name);
+  if (type != LUA_TFUNCTION && type != LUA_TNIL) luaL_error(L, "field '%s' must be a function", name);
+  lua_pop(L, 1);
+  return type == LUA_TFUNCTION;
+}
+
+/* Tunables and formulas: what a misspelt field would silently leave out. */
+static void check_fields(lua_State *L, int table) {
+  mk_lua_fields(L, table, "the sidecar",
+                " implements arch_min arch_max arch_specific row_epilogue prologue uses tunables params accepts valid constants "
+                "launch cost flop bytes unit ");
+}
+
+static bool read_unit(lua_State *L, int table) {
+  static const char *const units[] = {"tensor", "simt", NULL};
+  lua_getfield(L, table, "unit");
+  const char *unit = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : lua_isnil(L, -1) ? "simt" : "";
+  if (strcmp(unit, units[0]) != 0 && strcmp(unit, units[1]) != 0) luaL_error(L, "field 'unit' must be \"tensor\" or \"simt\"");
+  bool simt = !strcmp(unit, units[1]);
+  lua_pop(L, 1);
+  return simt;
+}
+
 void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L) {
-  static const char *const functions[] = {"accepts", "valid", "constants", "launch", "cost"};
+  static const char *const needed[] = {"constants", "launch"}, *const optional[] = {"accepts", "valid", "flop", "bytes", "cost"};
   int table = lua_gettop(L);
+  if (one->own) check_fields(L, table);
   one->implements = text_field(s, L, table, "implements");
+  if (strcmp(one->implements, "matmul") != 0 && strcmp(one->implements, "conv") != 0 && strcmp(one->implements, "attention") != 0)
+    luaL_error(L, "field 'implements' is \"%s\"; it takes \"matmul\", \"conv\" or \"attention\"", one->implements);
   one->arch_min = (int)whole_field(L, table, "arch_min", 80);
   one->arch_max = (int)whole_field(L, table, "arch_max", 0);
   one->arch_specific = flag_field(L, table, "arch_specific");
@@ -120,10 +147,12 @@ void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L) {
   read_uses(s, one, L, table);
   read_tunables(s, one, L, table);
   read_fields(s, one, L, table);
-  for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-    if (lua_getfield(L, table, functions[i]) != LUA_TFUNCTION) luaL_error(L, "field '%s' must be a function", functions[i]);
-    lua_pop(L, 1);
-  }
+  one->simt = read_unit(L, table);
+  for (size_t i = 0; i < sizeof optional / sizeof *optional; i++) has_function(L, table, optional[i]);
+  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+    if (!has_function(L, table, needed[i])) luaL_error(L, "field '%s' must be a function", needed[i]);
+  if (!has_function(L, table, "cost") && !has_function(L, table, "bytes"))
+    luaL_error(L, "there is neither a field 'cost' nor 'bytes' to say how long it takes");
   lua_pushvalue(L, table);
   one->table = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -169,18 +198,53 @@ static void push_target(lua_State *L, const mk_target *t) {
   set_number(L, "copy_tbs", t->copy_tbs);
 }
 
-/* Calls a function of the sidecar with the values at the given stack indices. */
-static void ask(lua_State *L, int table, const char *function, const int *args, int nargs) {
-  lua_getfield(L, table, function);
+/* Calls a function of the sidecar with the values at the given stack indices and leaves its result on the stack; false, and
+ * nothing there, when the sidecar does not have it. */
+static bool ask(mk_sidecars *s, lua_State *L, int table, const char *function, const int *args, int nargs) {
+  s->asking = function;
+  if (lua_getfield(L, table, function) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return false;
+  }
   for (int i = 0; i < nargs; i++) lua_pushvalue(L, args[i]);
   lua_call(L, nargs, 1);
+  return true;
 }
 
-static bool ask_bool(lua_State *L, int table, const char *function, const int *args, int nargs) {
-  ask(L, table, function, args, nargs);
+/* What is not restricted is possible. */
+static bool ask_bool(mk_sidecars *s, lua_State *L, int table, const char *function, const int *args, int nargs) {
+  if (!ask(s, L, table, function, args, nargs)) return true;
   bool v = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return v;
+}
+
+/* 0 when the sidecar does not have the function. */
+static double ask_number(mk_sidecars *s, lua_State *L, int table, const char *function, const int *args, int nargs) {
+  if (!ask(s, L, table, function, args, nargs)) return 0;
+  double v = lua_tonumber(L, -1);
+  if (lua_type(L, -1) != LUA_TNUMBER || !isfinite(v)) luaL_error(L, "%s must be a finite number", function);
+  lua_pop(L, 1);
+  return v;
+}
+
+/* Seconds: what the sidecar says, or what its operations and bytes take on the target. */
+static double read_cost(mk_sidecars *s, const mk_sidecar *one, lua_State *L, int table, const int *args) {
+  const double launch = 2e-6;
+  lua_getfield(L, table, "cost");
+  bool given = !lua_isnil(L, -1);
+  lua_pop(L, 1);
+  if (given) return ask_number(s, L, table, "cost", args, 3);
+  double rate = (one->simt ? s->target.simt_tflops : s->target.tensor_tflops) * 1e12;
+  double arithmetic = ask_number(s, L, table, "flop", args, 2) / rate;
+  double traffic = ask_number(s, L, table, "bytes", args, 2) / (s->target.copy_tbs * 1e12);
+  return fmax(arithmetic, traffic) + launch;
+}
+
+static bool is_pinned_out(const mk_trial *t, const char *tunable, int64_t value) {
+  for (int i = 0; i < t->npins; i++)
+    if (!strcmp(t->pins[i].name, tunable) && t->pins[i].value != value) return true;
+  return false;
 }
 
 static const char *read_constants(mk_sidecars *s, lua_State *L) {
@@ -265,24 +329,26 @@ static void read_launch(mk_sidecars *s, const mk_sidecar *one, const mk_problem 
 static void try_choice(mk_sidecars *s, const mk_sidecar *one, const mk_problem *p, mk_sidecar_found *found, const int *pick,
                        lua_State *L, int table, int problem, int hw) {
   int top = lua_gettop(L), t = top + 1;
+  for (int i = 0; i < one->ntunables; i++)
+    if (is_pinned_out(s->trial, one->tunables[i].name, one->tunables[i].values[pick[i]])) return;
   lua_newtable(L);
   for (int i = 0; i < one->ntunables; i++) set_int(L, one->tunables[i].name, one->tunables[i].values[pick[i]]);
   set_int(L, "smem_limit", s->target.smem_limit);
   set_int(L, "sms", s->target.sms);
   set_int(L, "arch", s->target.arch);
   const int args[3] = {problem, t, hw};
-  if (ask_bool(L, table, "valid", args, 2)) {
+  if (ask_bool(s, L, table, "valid", args, 2)) {
     mk_choice c = {.name = one->name,
+                   .shown = one->shown,
+                   .own = one->own,
                    .nfields = one->nfields,
                    .fields = one->fields,
                    .min_arch = one->arch_min,
                    .arch_specific = one->arch_specific};
-    ask(L, table, "cost", args, 3);
-    c.cost = lua_tonumber(L, -1);
-    if (lua_type(L, -1) != LUA_TNUMBER || !isfinite(c.cost)) luaL_error(L, "cost must be a finite number");
-    ask(L, table, "constants", args, 2);
+    c.cost = read_cost(s, one, L, table, args);
+    ask(s, L, table, "constants", args, 2);
     c.constants = read_constants(s, L);
-    ask(L, table, "launch", args, 2);
+    ask(s, L, table, "launch", args, 2);
     read_launch(s, one, p, &c, L);
     mk_text label = {0};
     mk_text_add(&label, one->name);
@@ -305,7 +371,7 @@ int mk_sidecar_enumerate(lua_State *L) {
   int table = lua_gettop(L), problem = table + 1, hw = table + 2;
   push_problem(L, p);
   push_target(L, &s->target);
-  if (!ask_bool(L, table, "accepts", &problem, 1)) return 0;
+  if (!ask_bool(s, L, table, "accepts", &problem, 1)) return 0;
   int pick[MK_MAX_TUNABLES] = {0}, left = MAX_COMBINATIONS;
   for (int i = 0; i < one->ntunables; i++)
     if (!one->tunables[i].n) return 0;

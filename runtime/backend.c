@@ -15,6 +15,7 @@ struct mk_backend {
   mk_arena arena;
   mk_plan **plans; /* of the sessions opened, kept as long as they may be in use */
   int count, cap;
+  mk_trial trial;
 };
 
 mk_backend *mk_backend_open(const char *name, mk_status *st) {
@@ -22,6 +23,7 @@ mk_backend *mk_backend_open(const char *name, mk_status *st) {
     return mk_fail(st, MK_EINPUT, "backend '%s' is unknown; use cuda or cpu", name), NULL;
   mk_backend *b = calloc(1, sizeof *b);
   if (!b) return mk_fail(st, MK_ENOMEM, "out of host memory"), NULL;
+  b->trial.templates = mk_env_get()->templates;
   omp_set_num_threads(mk_env_get()->thread_count); /* the CPU backend's loops and BLAS; test oracles use it beside a GPU too */
   if (name && !strcmp(name, "cpu")) return b;
   mk_status gpu = {0};
@@ -45,6 +47,8 @@ void mk_backend_close(mk_backend *b) {
 
 const char *mk_backend_name(const mk_backend *b) { return b->device ? "cuda" : "cpu"; }
 
+void mk_backend_try(mk_backend *b, const mk_trial *trial) { b->trial = *trial; }
+
 static mk_plan *plan_for(mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
   if (!mk_env_data_path("templates", templates, st)) return NULL;
@@ -52,7 +56,8 @@ static mk_plan *plan_for(mk_backend *b, const mk_graph *g, mk_status *st) {
                              .smem_limit = b->device->smem_limit,
                              .sms = b->device->sms,
                              .templates = templates,
-                             .cublaslt = b->device->lt != NULL};
+                             .cublaslt = b->device->lt != NULL,
+                             .trial = b->trial};
   return mk_plan_build(g, &options, st);
 }
 

@@ -13,6 +13,9 @@ mk_backend *mk_backend_open(const char *name, mk_status *st);
 void mk_backend_close(mk_backend *b); /* after all its sessions; NULL is fine */
 const char *mk_backend_name(const mk_backend *b);
 
+/* From now on plans are made with this, whose texts are borrowed until close; before, with the environment's templates. */
+void mk_backend_try(mk_backend *b, const mk_trial *trial);
+
 /* A session for an optimized graph, which it borrows; what it compiles is the backend's. Close with session->ops->close. */
 mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st);
 

@@ -44,6 +44,7 @@ static bool compile_plan(const mk_plan *p, int arch, bool all, bool report, mk_c
 
 int cmd_compile(int argc, char **argv) {
   mk_text_list sets = {0}, weights = {0};
+  mk_trial_request trial = {0};
   const char *arch_text = "sm_90a";
   bool all = false, report = false;
   mk_size size = {1280, 720};
@@ -53,6 +54,7 @@ int cmd_compile(int argc, char **argv) {
       {"report", MK_OPT_FLAG, &report, NULL, "registers, shared memory and spills of each kernel", 0, 0},
       {"set", MK_OPT_LIST, &sets, "K=V", "parameter of a graph's script", 0, 0},
       {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder of a graph", 0, 0},
+      {"templates", MK_OPT_LIST, &trial.templates, "DIR", "folder of your own templates", 0, 0},
       {"size", MK_OPT_SIZE, &size, "WxH", "video size of a model (kernels do not depend on it)", 16, 16384},
   };
   const mk_command_line line = {
@@ -90,6 +92,7 @@ int cmd_compile(int argc, char **argv) {
     for (int i = 0; i < ngraphs && !mk_failed(&st); i++) {
       mk_plan_options po;
       if (!mk_cli_plan_options(archs[a], &arena, &po, &st)) break;
+      po.trial = mk_cli_trial(&trial, &arena);
       mk_plan *p = mk_plan_build(graphs[i], &po, &st);
       if (p) compile_plan(p, archs[a], all, report, &cache, &t, &st);
       mk_plan_free(p);

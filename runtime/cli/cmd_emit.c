@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/cli/commands.h"
+#include "runtime/cli/dump.h"
 #include "runtime/cli/load_graph.h"
 #include "runtime/cli/weights.h"
 #include "runtime/gpu/compiler.h"
@@ -52,19 +53,69 @@ static void print_kernels(const mk_plan *p, stage what, const char *pattern, boo
   free(wanted);
 }
 
+typedef struct request {
+  const char *script, *kernel, *dump;
+  mk_text_list sets, weights;
+  mk_trial_request trial;
+  int stage, arch;
+  bool all, no_lt;
+} request;
+
+/* The graph's part of the command line, for a shell. */
+static void describe(const request *r, mk_text *out) {
+  mk_text_add(out, r->script);
+  for (int i = 0; i < r->sets.count; i++) mk_text_addf(out, " --set '%s'", r->sets.items[i]);
+  for (int i = 0; i < r->weights.count; i++) mk_text_addf(out, " --weights '%s'", r->weights.items[i]);
+  for (int i = 0; i < r->trial.templates.count; i++) mk_text_addf(out, " --templates '%s'", r->trial.templates.items[i]);
+}
+
+static void dump(const request *r, const mk_graph *g, const mk_plan *p, const mk_plan_options *po, mk_status *st) {
+  bool *wanted = mk_cli_wanted_kernels(p, r->all, r->kernel, st);
+  mk_text command = {0};
+  describe(r, &command);
+  if (wanted) mk_dump_write(&(mk_dump){g, p, po, wanted, mk_text_str(&command)}, r->dump, st);
+  mk_text_free(&command);
+  free(wanted);
+}
+
+static void emit(const request *r, const mk_graph *g, mk_arena *arena, mk_text *out, mk_status *st) {
+  mk_plan_options po;
+  if (!r->dump && r->stage == STAGE_IR) {
+    mk_graph_print(g, out);
+    return;
+  }
+  if (!mk_cli_plan_options(r->arch, arena, &po, st)) return;
+  po.cublaslt = !r->no_lt;
+  po.trial = mk_cli_trial(&r->trial, arena);
+  if (!r->dump && r->stage == STAGE_GROUPS) {
+    mk_groups_print(g, &po, out, st);
+    return;
+  }
+  mk_plan *plan = mk_plan_build(g, &po, st);
+  if (plan && r->dump) {
+    dump(r, g, plan, &po, st);
+  } else if (plan && r->stage == STAGE_PLAN) {
+    mk_plan_print(plan, out);
+  } else if (plan) {
+    print_kernels(plan, (stage)r->stage, r->kernel, r->all, out, st);
+  }
+  mk_plan_free(plan);
+}
+
 int cmd_emit(int argc, char **argv) {
-  mk_text_list sets = {0}, weights = {0};
-  const char *stage_text = "plan", *arch_text = "sm_90a", *kernel = NULL;
-  bool all = false, no_lt = false;
+  const char *stage_text = "plan", *arch_text = "sm_90a";
+  request r = {0};
   const mk_option options[] = {
-      {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
-      {"weights", MK_OPT_LIST, &weights, "PATH", "safetensors file or checkpoint folder, for shapes and dtypes", 0, 0},
+      {"set", MK_OPT_LIST, &r.sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
+      {"weights", MK_OPT_LIST, &r.weights, "PATH", "safetensors file or checkpoint folder, for shapes and dtypes", 0, 0},
       {"stage", MK_OPT_TEXT, &stage_text, "NAME", "ir, groups, plan (default), cuda, ptx or sass-report", 0, 0},
+      {"dump", MK_OPT_TEXT, &r.dump, "DIR", "write all stages and the kernels' .cu files to a new folder", 0, 0},
+      {"load", MK_OPT_TEXT, &r.trial.load, "DIR", "use the kernels, NAME.cu, of a folder that --dump wrote", 0, 0},
+      {"templates", MK_OPT_LIST, &r.trial.templates, "DIR", "folder of your own templates", 0, 0},
       {"arch", MK_OPT_TEXT, &arch_text, "ARCH", "target, as sm_90a (default)", 0, 0},
-      {"kernel", MK_OPT_TEXT, &kernel, "NAME", "with cuda, ptx, sass-report: kernels whose name holds NAME", 0, 0},
-      {"all", MK_OPT_FLAG, &all, NULL, "with cuda, ptx, sass-report: every candidate's kernel, not just the first choice's", 0,
-       0},
-      {"no-cublaslt", MK_OPT_FLAG, &no_lt, NULL, "generated matmuls only", 0, 0},
+      {"kernel", MK_OPT_TEXT, &r.kernel, "NAME", "with cuda, ptx, sass-report, --dump: kernels whose name holds NAME", 0, 0},
+      {"all", MK_OPT_FLAG, &r.all, NULL, "with these: every candidate's kernel, not just the first choice's", 0, 0},
+      {"no-cublaslt", MK_OPT_FLAG, &r.no_lt, NULL, "generated matmuls only", 0, 0},
   };
   const mk_command_line line = {"moonkiln emit GRAPH.lua [options]",
                                 "Shows what was made of a graph, after each stage.",
@@ -79,29 +130,16 @@ int cmd_emit(int argc, char **argv) {
   mk_arena arena = {0};
   mk_text out = {0};
   mk_graph *g = NULL;
-  mk_plan *plan = NULL;
   mk_weights *w = NULL;
-  int arch = 0, count = 0, which = 0;
-  while (which < STAGE_COUNT && strcmp(stage_names[which], stage_text)) which++;
-  if (which == STAGE_COUNT) mk_fail(&st, MK_EINPUT, "--stage %s: give ir, groups, plan, cuda, ptx or sass-report", stage_text);
-  mk_plan_options po = {0};
-  if (!mk_failed(&st)) mk_cli_parse_arch(arch_text, &arch, 1, &count, &st);
-  if (!mk_failed(&st)) w = mk_weights_open(&weights, &st);
-  if (!mk_failed(&st)) g = mk_cli_load_graph(argv[first], &sets, mk_weights_source(w), false, &st);
-  if (g && which != STAGE_IR) mk_cli_plan_options(arch, &arena, &po, &st);
-  po.cublaslt = !no_lt;
-  if (g && !mk_failed(&st)) {
-    if (which == STAGE_IR) {
-      mk_graph_print(g, &out);
-    } else if (which == STAGE_GROUPS) {
-      mk_groups_print(g, &po, &out, &st);
-    } else if ((plan = mk_plan_build(g, &po, &st))) {
-      if (which == STAGE_PLAN) mk_plan_print(plan, &out);
-      if (which >= STAGE_CUDA) print_kernels(plan, (stage)which, kernel, all, &out, &st);
-    }
-  }
+  int count = 0;
+  r.script = argv[first];
+  while (r.stage < STAGE_COUNT && strcmp(stage_names[r.stage], stage_text)) r.stage++;
+  if (r.stage == STAGE_COUNT) mk_fail(&st, MK_EINPUT, "--stage %s: give ir, groups, plan, cuda, ptx or sass-report", stage_text);
+  if (!mk_failed(&st)) mk_cli_parse_arch(arch_text, &r.arch, 1, &count, &st);
+  if (!mk_failed(&st)) w = mk_weights_open(&r.weights, &st);
+  if (w) g = mk_cli_load_graph(r.script, &r.sets, mk_weights_source(w), false, &st);
+  if (g) emit(&r, g, &arena, &out, &st);
   if (!mk_failed(&st)) fputs(mk_text_str(&out), stdout);
-  mk_plan_free(plan);
   mk_graph_free(g);
   mk_weights_close(w);
   mk_text_free(&out);

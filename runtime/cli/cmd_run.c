@@ -64,6 +64,7 @@ static bool save_outputs(const run_job *job, const char *path, mk_status *st) {
 
 int cmd_run(int argc, char **argv) {
   mk_text_list sets = {0}, weights = {0};
+  mk_trial_request trial = {0};
   const char *inputs = NULL, *outputs = NULL, *backend = NULL, *entry = "step";
   const mk_option options[] = {
       {"set", MK_OPT_LIST, &sets, "K=V", "parameter of the script: JSON, text or @FILE.json", 0, 0},
@@ -71,6 +72,8 @@ int cmd_run(int argc, char **argv) {
       {"inputs", MK_OPT_TEXT, &inputs, "FILE", "safetensors file with the graph's inputs, by name", 0, 0},
       {"outputs", MK_OPT_TEXT, &outputs, "FILE", "safetensors file to write the outputs to", 0, 0},
       {"backend", MK_OPT_TEXT, &backend, "NAME", "cuda or cpu; default: cuda where there is a GPU", 0, 0},
+      {"templates", MK_OPT_LIST, &trial.templates, "DIR", "folder of your own templates", 0, 0},
+      {"load", MK_OPT_TEXT, &trial.load, "DIR", "use the kernels, NAME.cu, of a folder that emit --dump wrote", 0, 0},
       {"entry", MK_OPT_TEXT, &entry, "NAME", "which of the graph's entries to run (step)", 0, 0},
   };
   const mk_command_line line = {"moonkiln run GRAPH.lua [options]",
@@ -91,13 +94,19 @@ int cmd_run(int argc, char **argv) {
   job.g = g;
   if (g && inputs) job.inputs = mk_tensor_file_open(inputs, &st);
   if (!mk_failed(&st)) b = mk_backend_open(backend, &st);
-  if (b) job.session = mk_backend_session(b, g, &st);
+  if (b && trial.load && !strcmp(mk_backend_name(b), "cpu"))
+    mk_fail(&st, MK_EINPUT, "--load %s: the CPU backend runs no kernels; this needs a GPU", trial.load);
+  mk_arena arena = {0};
+  mk_trial tried = mk_cli_trial(&trial, &arena);
+  if (b) mk_backend_try(b, &tried);
+  if (b && !mk_failed(&st)) job.session = mk_backend_session(b, g, &st);
   mk_session *s = job.session;
   bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) &&
             s->ops->run(s, "prompt", &st) && s->ops->run(s, entry, &st);
   if (ok) save_outputs(&job, outputs, &st);
   if (s) s->ops->close(s);
   mk_backend_close(b);
+  mk_arena_free(&arena);
   mk_tensor_file_close(job.inputs);
   mk_graph_free(g);
   mk_weights_close(w);

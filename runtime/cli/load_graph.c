@@ -78,7 +78,16 @@ bool mk_cli_plan_options(int arch, mk_arena *arena, mk_plan_options *out, mk_sta
   char path[PATH_MAX];
   if (!mk_env_data_path("templates", path, st)) return false;
   *out = (mk_plan_options){.arch = arch, .templates = mk_strdup(arena, path), .cublaslt = true};
+  out->trial = mk_cli_trial(&(mk_trial_request){0}, arena);
   return true;
+}
+
+mk_trial mk_cli_trial(const mk_trial_request *r, mk_arena *arena) {
+  const char *folders = NULL, *standing = mk_env_get()->templates;
+  for (int i = 0; i < r->templates.count; i++)
+    folders = folders ? mk_printf(arena, "%s:%s", folders, r->templates.items[i]) : r->templates.items[i];
+  if (folders && standing) folders = mk_printf(arena, "%s:%s", folders, standing);
+  return (mk_trial){.templates = folders ? folders : standing, .edited = r->load};
 }
 
 bool *mk_cli_wanted_kernels(const mk_plan *p, bool all, const char *pattern, mk_status *st) {

@@ -14,6 +14,14 @@ mk_graph *mk_cli_load_graph(const char *script, const mk_text_list *sets, const 
 /* Plan options for compute capability × 10 `arch`, with the templates of the data folder (arena-owned path). */
 bool mk_cli_plan_options(int arch, mk_arena *arena, mk_plan_options *out, mk_status *st);
 
+typedef struct mk_trial_request { /* --templates and --load */
+  mk_text_list templates;
+  const char *load;
+} mk_trial_request;
+
+/* The folders of the request, then those of the environment. Texts are borrowed or the arena's. */
+mk_trial mk_cli_trial(const mk_trial_request *r, mk_arena *arena);
+
 /* Per kernel of the plan: whether the first choices launch it and its name holds `pattern` (NULL: any); `all`: every candidate's.
  * malloc'd; NULL with the status set on failure, or when a pattern fits no kernel. */
 bool *mk_cli_wanted_kernels(const mk_plan *p, bool all, const char *pattern, mk_status *st);

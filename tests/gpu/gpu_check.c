@@ -8,6 +8,7 @@
  *   -- case BOUND {json params}    once for each; BOUND: the largest ||gpu - cpu|| / ||cpu|| of an output (0: equal)
  *   -- entries a b b               the entries to run, in order (default: step); prompt runs first
  *   -- range NAME LOW HIGH         values of an i32 input, LOW <= v < HIGH
+ *   -- templates FOLDER            further templates, in a folder beside the graph
  *
  * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then
  * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. A file's
@@ -47,6 +48,7 @@ typedef struct recipe { /* from a file's comments */
   int nentries;
   range ranges[MAX_RANGES];
   int nranges;
+  char templates[128];
 } recipe;
 
 typedef struct summary { /* worst error among candidates of one kind and label */
@@ -381,6 +383,9 @@ static bool prepare(test_case *t, const char *path, const char *params, mk_statu
     if (t->graph->nodes[i].op == MK_OP_INPUT) make_tensor(t, &t->graph->nodes[i], &seed);
   mk_plan_options options = {
       .arch = d->arch, .smem_limit = d->smem_limit, .sms = d->sms, .templates = t->c->templates, .cublaslt = d->lt != NULL};
+  const char *name = strrchr(path, '/');
+  if (t->r->templates[0])
+    options.trial.templates = mk_printf(&t->arena, "%.*s/%s", name ? (int)(name - path) : 1, name ? path : ".", t->r->templates);
   t->plan = mk_plan_build(t->graph, &options, st);
   return t->plan && expect(t, st) && compile_all(t, st);
 }
@@ -422,6 +427,7 @@ static void read_recipe(char *text, recipe *r) {
       r->bounds[r->ncases] = strtod(line + 8, &end);
       r->params[r->ncases++] = *end == ' ' ? end + 1 : "{}";
     }
+    sscanf(line, "-- templates %127s", r->templates);
     if (strncmp(line, "-- entries ", 11)) continue;
     for (const char *p = line + 11; r->nentries < MAX_ENTRIES && sscanf(p, "%31s%n", r->entries[r->nentries], &used) == 1;
          p += used)

@@ -250,7 +250,7 @@ static void names_the_sidecar_that_is_wrong(void **state) {
   } cases[] = {
       {"return 5", "bad.lua must return a table"},
       {"return { implements = 'matmul' ", "bad.lua:1:"},
-      {"return { implements = 'matmul', params = {} }", "field 'accepts' must be a function"},
+      {"return { implements = 'matmul', params = {} }", "field 'constants' must be a function"},
       {"return { implements = 7 }", "field 'implements' must be a string"},
       {"local f = function() return true end\nreturn { implements = 'matmul', params = {{'a', 'pointer'}}, accepts = f, valid = "
        "f, constants = f, launch = f, cost = f }",

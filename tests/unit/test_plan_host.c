@@ -175,6 +175,8 @@ static void compare(run *want, run *have, const mk_plan *p, const mk_graph *g, c
   }
 }
 
+static mk_trial trial; /* of the test at hand */
+
 static void check_case(const char *file, const char *text, double bound, const char *params, const char *entries, bool cublaslt,
                        int pick) {
   mk_status st = {0};
@@ -182,7 +184,8 @@ static void check_case(const char *file, const char *text, double bound, const c
   snprintf(what, sizeof what, "%s %s%s pick %d", file, params, cublaslt ? " cublaslt" : "", pick);
   mk_graph *g = mk_graph_from_script(&(mk_script_options){.path = file, .params_json = params}, &st);
   if (!g || !mk_optimize(g, &st)) fail_msg("%s: %s", what, st.message);
-  mk_plan *p = mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = cublaslt}, &st);
+  mk_plan *p =
+      mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = cublaslt, .trial = trial}, &st);
   if (!p) fail_msg("%s: %s", what, st.message);
   values v = {.g = g, .text = text};
   mk_session *cpu = mk_cpu_session_open(g, &st), *host = cpu ? host_session_open(p, templates, pick, &st) : NULL;
@@ -253,6 +256,20 @@ static void video_decoder(void **state) {
              "{\"config\": {\"base_dim\": 8}, \"height\": 3, \"width\": 2, \"policy\": \"fp32\"}", "first next next", false, 0);
 }
 
+/* The experiment's template with every choice of its tunables, in the place of all other matmuls. */
+static void own_template(void **state) {
+  (void)state;
+  trial.templates = "scripts/experiments/own_template";
+  for (int rows = 2; rows <= 8; rows *= 2)
+    for (int step = 16; step <= 32; step *= 2) {
+      const mk_pin pins[] = {{"rows", rows}, {"step", step}};
+      trial.pins = pins;
+      trial.npins = 2;
+      check_graph("scripts/experiments/own_template.lua", -1, false, 0);
+    }
+  trial = (mk_trial){0};
+}
+
 static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
   (void)state;
   char name[128];
@@ -263,8 +280,9 @@ static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one gra
 
 int main(void) {
   const struct CMUnitTest one[] = {cmocka_unit_test(only_named)};
-  const struct CMUnitTest tests[] = {cmocka_unit_test(rows), cmocka_unit_test(corners), cmocka_unit_test(diffusion_transformer),
-                                     cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(rows),         cmocka_unit_test(corners),       cmocka_unit_test(diffusion_transformer),
+      cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder), cmocka_unit_test(own_template)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }
