@@ -12,7 +12,7 @@ own=scripts/experiments/own_template
   grep -q "plain_matmul rows=4 step=16" "$here/plan"
   MOONKILN_TEMPLATES=$own "$MOONKILN" emit $graph | diff "$here/plan" -
   "$MOONKILN" emit $graph >"$here/without"
-  ! grep -q plain_matmul "$here/without"
+  [ "$(grep -c plain_matmul "$here/without")" = 0 ]
 }
 
 @test "a template with a built-in one's name wins, and says so" {

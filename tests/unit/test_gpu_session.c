@@ -167,10 +167,11 @@ static const mk_launch state_set = {.kind = MK_LAUNCH_COPY, .dst = {MK_SPACE_STA
 static const mk_lt impossible_lt = {.m = 1, .n = 1, .k = 1};
 static const mk_launch impossible = {.kind = MK_LAUNCH_LT, .lt = &impossible_lt};
 
-static const mk_candidate keep_candidates[] = {{"library", 1, &impossible, 0}, {"copy", 1, &keep_weight, 1}};
-static const mk_candidate out_candidates[] = {{"copy", 1, &weight_out, 0}};
-static const mk_candidate state_candidates[] = {{"copy", 1, &state_out, 0}};
-static const mk_candidate set_candidates[] = {{"copy", 1, &state_set, 0}};
+static const mk_candidate keep_candidates[] = {{.label = "library", .nlaunches = 1, .launches = &impossible, .cost = 0},
+                                               {.label = "copy", .nlaunches = 1, .launches = &keep_weight, .cost = 1}};
+static const mk_candidate out_candidates[] = {{.label = "copy", .nlaunches = 1, .launches = &weight_out, .cost = 0}};
+static const mk_candidate state_candidates[] = {{.label = "copy", .nlaunches = 1, .launches = &state_out, .cost = 0}};
+static const mk_candidate set_candidates[] = {{.label = "copy", .nlaunches = 1, .launches = &state_set, .cost = 0}};
 
 typedef struct fixture {
   mk_gpu_device d;

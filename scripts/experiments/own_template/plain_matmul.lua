@@ -31,5 +31,5 @@ return {
   -- In place of a cost function: what it does, on the ordinary units ("simt", the default). Multiprocessors without a tile in the
   -- last round wait for those that have one, and the multiply-adds take about a third of the instructions.
   flop = function(p, t) return ceil_div(tiles(p, t), t.sms) * t.sms * 2 * 16 * t.rows * TILE_N * p.k / 0.3 end,
-  bytes = function(p, t) return SIZE[p.dtype] * p.k * (p.m + p.n) end,
+  bytes = function(p) return SIZE[p.dtype] * p.k * (p.m + p.n) end,
 }
