@@ -72,6 +72,8 @@ static int command(const char *usage, const char *summary, bool bench, int argc,
       {"inputs", MK_OPT_TEXT, &m->inputs, "FILE", "safetensors file with inputs, by name; the others are made up", 0, 0},
       {"iterations", MK_OPT_INT, &m->iterations, "N", "timed runs, of which the median counts (default 5)", 1, 10000},
       {"no-tune", MK_OPT_FLAG, &m->no_tune, NULL, "take the matmul library's first suggestion untimed", 0, 0},
+      {"templates", MK_OPT_LIST, &m->trial.templates, "DIR", "folder of your own templates", 0, 0},
+      {"load", MK_OPT_TEXT, &m->trial.load, "DIR", "use the kernels, NAME.cu, of a folder that emit --dump wrote", 0, 0},
       {"json", MK_OPT_FLAG, &r.json, NULL, "print JSON", 0, 0},
       /* the rest: profile alone */
       {"html", MK_OPT_TEXT, &r.html, "FILE", "write a page with charts, too", 0, 0},

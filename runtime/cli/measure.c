@@ -93,12 +93,13 @@ static void collect(const job *j, const mk_program *entry, mk_profile *p) {
   mk_profile_sort(p);
 }
 
-static bool build(job *j, mk_arena *arena, mk_status *st) {
+static bool build(job *j, const mk_measure *m, mk_arena *arena, mk_status *st) {
   mk_plan_options options;
   if (!mk_cli_plan_options(j->device->arch, arena, &options, st)) return false;
   options.smem_limit = j->device->smem_limit;
   options.sms = j->device->sms;
   options.cublaslt = j->device->lt != NULL;
+  options.trial = mk_cli_trial(&m->trial, arena);
   j->plan = mk_plan_build(j->subject.graph, &options, st);
   if (!j->plan) return false;
   if (!j->plan->nweights || j->subject.has_source) return true;
@@ -109,7 +110,7 @@ static bool run(job *j, const mk_measure *m, mk_profile *p, mk_status *st) {
   if (m->inputs && !(j->inputs = mk_tensor_file_open(m->inputs, st))) return false;
   if (!mk_subject_open(&j->subject, m, &p->arena, st)) return false;
   j->device = mk_gpu_device_open(0, st);
-  if (!j->device || !build(j, &p->arena, st)) return false;
+  if (!j->device || !build(j, m, &p->arena, st)) return false;
   const mk_program *entry = find_entry(j->plan, m->entry, st);
   if (!entry || (m->wants_ceilings && !mk_gpu_measure_ceilings(j->device, &p->ceilings, st))) return false;
   j->session = mk_gpu_session_open(j->device, j->plan, &(mk_gpu_session_options){.tune = !m->no_tune}, st);

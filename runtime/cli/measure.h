@@ -2,7 +2,7 @@
 #ifndef MK_CLI_MEASURE_H
 #define MK_CLI_MEASURE_H
 
-#include "runtime/cli/options.h"
+#include "runtime/cli/load_graph.h"
 #include "runtime/cli/profile.h"
 
 typedef struct mk_measure {   /* as the command line gives it */
@@ -17,6 +17,7 @@ typedef struct mk_measure {   /* as the command line gives it */
   int64_t iterations;         /* timed runs, of which the median counts */
   bool no_tune;               /* see mk_gpu_session_options */
   bool wants_ceilings;        /* measure the card first */
+  mk_trial_request trial;
 } mk_measure;
 
 /* Builds, loads and times the program: for a model, one guided diffusion step. Free p either way. */

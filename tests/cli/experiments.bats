@@ -87,3 +87,24 @@ own=scripts/experiments/own_template
   "$MOONKILN" emit $graph --dump "$here/f/" # an empty one will do
   [ -e "$here/f/plan.txt" ]
 }
+
+# ---- with a made-up GPU: nothing is computed, but everything is compiled, loaded and launched
+
+@test "run and bench take templates and edited kernels" {
+  need_nvrtc
+  fake_driver
+  tensors write "$here/w.safetensors" 1 fc.weight=512x256 fc.bias=512
+  tensors write "$here/x.safetensors" 2 x=100x256 residual=100x512
+  "$MOONKILN" emit $graph --no-cublaslt --kernel matmul --dump "$here/d"
+  local kernel
+  kernel=$(basename "$here"/d/matmul*.cu .cu)
+  sed -i 's/^extern "C" __global__/__device__ int edited_here;\n&/' "$here/d/$kernel.cu"
+  run "$MOONKILN" run $graph --backend cuda --weights "$here/w.safetensors" \
+    --inputs "$here/x.safetensors" --outputs "$here/y.safetensors" --load "$here/d"
+  echo "$output"
+  [ "$status" = 0 ]
+  [[ $output == *"1 kernels, edited: $kernel"* ]]
+  run "$MOONKILN" bench $graph --synthetic 1 --templates $own --load "$here/d" --json
+  [ "$status" = 0 ]
+  [[ $output == *"matmul_mma"* && $output == *"edited: $kernel"* ]]
+}
