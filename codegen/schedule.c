@@ -63,15 +63,25 @@ static int followers(const edges *e, int c, int *out) {
   return n;
 }
 
-/* Convolutions only: a matmul's norm spans more columns than a tile, and its consumer is no other matmul's tile anyway. */
-static bool row_epilogue(void *user, int root) {
-  mk_planner *p = user;
+/* The cost of the best template for a root, with or without a norm behind it; negative if there is none. */
+static double root_cost(mk_planner *p, int root, bool with_norm) {
   const mk_choice *choices;
   mk_problem problem;
-  if (!p->sidecars || p->g->nodes[root].op != MK_OP_CONV) return false;
   mk_root_problem(p->flow, p->flow->unit_of[root], NULL, &problem);
-  problem.row_epilogue = true;
-  return mk_sidecars_choose(p->sidecars, &problem, &choices, 1, p->st) > 0;
+  problem.row_epilogue = with_norm;
+  return mk_sidecars_choose(p->sidecars, &problem, &choices, 1, p->st) > 0 ? choices[0].cost : -1;
+}
+
+/* Convolutions only: a matmul's norm spans more columns than a tile, and its consumer is no other matmul's tile anyway. Whole
+ * rows want wide tiles, which a small image has too few of: then the norm is better a row program, for which f32 values are
+ * written and read again. */
+static bool row_epilogue(void *user, int root) {
+  mk_planner *p = user;
+  const mk_node *n = &p->g->nodes[root];
+  if (!p->sidecars || n->op != MK_OP_CONV) return false;
+  double with = root_cost(p, root, true), without = root_cost(p, root, false);
+  double pass = (double)mk_node_count(n) * 8 / (p->target.copy_tbs * 1e12) + 2e-6;
+  return with >= 0 && (without < 0 || with <= 1.05 * (without + pass));
 }
 
 void mk_schedule(mk_planner *p, mk_draft *d) {

@@ -269,6 +269,23 @@ static void convolution_takes_the_norm(void **state) {
   free(t);
 }
 
+/* A whole row of 384 channels in a tile leaves a small image with too few tiles for the card. */
+static void small_wide_convolution_leaves_the_norm(void **state) {
+  (void)state;
+  static const char text[] =
+      "local x = input{name='x', shape={3, %d, 104, 384}, dtype='bf16'}\nlocal w = weight('w', {384, 3, 3, 3, 384}):cast'bf16'\n"
+      "local y = conv(x, w, {h={1,1}, w={1,1}})\noutput('n', (y * ((y * y):sum() + 1e-12):rsqrt()):silu():cast'bf16')";
+  char small[512], large[512];
+  snprintf(small, sizeof small, text, 60);
+  snprintf(large, sizeof large, text, 960);
+  char *t = groups_of(small);
+  assert_non_null(strstr(t, "program step: 2 groups"));
+  free(t);
+  t = groups_of(large);
+  assert_non_null(strstr(t, "program step: 1 groups"));
+  free(t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(views_move_as_tensors_do),
                                      cmocka_unit_test(transformer_block),
@@ -278,6 +295,7 @@ int main(void) {
                                      cmocka_unit_test(rates_are_kept_apart),
                                      cmocka_unit_test(short_expressions_are_inlined),
                                      cmocka_unit_test(sibling_chains_join),
-                                     cmocka_unit_test(convolution_takes_the_norm)};
+                                     cmocka_unit_test(convolution_takes_the_norm),
+                                     cmocka_unit_test(small_wide_convolution_leaves_the_norm)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
