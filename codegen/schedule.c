@@ -74,7 +74,7 @@ static double root_cost(mk_planner *p, int root, bool with_norm) {
 
 /* Convolutions only: a matmul's norm spans more columns than a tile, and its consumer is no other matmul's tile anyway. Whole
  * rows want wide tiles, which a small image has too few of: then the norm is better a row program, for which f32 values are
- * written and read again. */
+ * written and read again. A little more than fair: what else it reads and stores is saved too. */
 static bool row_epilogue(void *user, int root) {
   mk_planner *p = user;
   const mk_node *n = &p->g->nodes[root];

@@ -42,7 +42,7 @@ constexpr int LEFT_REGISTERS = (REGISTERS * GROUPS - (1 + DRAINERS) * OTHER_REGI
 constexpr int CONSUMER_REGISTERS = LEFT_REGISTERS < 240 ? LEFT_REGISTERS : 240;
 
 static_assert(TILE_M % (64 * CONSUMERS) == 0 && TILE_W % 8 == 0, "whole wgmmas; taps along h start at whole atoms");
-static_assert(CIN % TILE_K == 0 && N % 8 == 0 && PART_N * PARTS == TILE_N, "whole panels, whole vectors");
+static_assert(CIN % TILE_K == 0 && PART_N * PARTS == TILE_N, "whole panels");
 static_assert(DRAINERS == 0 ? 8 % STRIP_ROWS == 0 : STRIP_ROWS == 16 * BLOCKS, "a warp's strip");
 static_assert(!MK_ROW_EPILOGUE || TILES_N == 1, "a row's reduction needs the whole row in one tile");
 
@@ -191,7 +191,7 @@ __device__ __forceinline__ void drain(const Params &p, const Tile &tile, const f
     if (row >= 0) epilogue_row(p, row, strip + r * STRIP_LD, lane);
   }
 #else
-  constexpr int V = 8, VECTORS = TILE_N / V;  // of a row
+  constexpr int V = N % 8 == 0 ? 8 : N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1, VECTORS = TILE_N / V;  // of a row
 #pragma unroll 1
   for (int i = share * WARP + lane; i < STRIP_ROWS * VECTORS; i += shares * WARP) {
     const int r = i / VECTORS, c = i % VECTORS * V;

@@ -49,18 +49,19 @@ return {
 
   accepts = function(p)
     if p.dtype ~= "bf16" and p.dtype ~= "f16" then return false end
-    if p.cin % 32 ~= 0 or p.n % 8 ~= 0 or p.n < 64 or p.kh > 8 then return false end
+    if p.cin % 32 ~= 0 or p.n > 8 and (p.n % 8 ~= 0 or p.n < 64) or p.kh > 8 then return false end
     return not p.row_epilogue or p.n <= 384
   end,
 
   tunables = {
-    tile_m = { 256, 128 }, tile_w = { 16, 8, 32 }, tile_n = { 384, 256, 192, 128, 96 }, tile_k = { 64, 32 }, drainers = { 3, 2, 1, 0 },
+    tile_m = { 256, 128 }, tile_w = { 16, 8, 32 }, tile_n = { 384, 256, 192, 128, 96, 8 }, tile_k = { 64, 32 }, drainers = { 3, 2, 1, 0 },
   },
 
   valid = function(p, t)
     if p.cin % t.tile_k ~= 0 or tile_h(t) + halo(p) > 256 then return false end
     local accumulators = t.tile_m * t.tile_n // 256 -- of a consumer's thread
-    if accumulators > (t.drainers > 0 and 96 or 192) or accumulators < 64 then return false end
+    if (t.tile_n == 8) ~= (p.n <= 8) then return false end
+    if accumulators > (t.drainers > 0 and 96 or 192) or accumulators < (p.n <= 8 and 8 or 64) then return false end
     if part_n(t) > (({ 256, 192, 96, 96 })[t.drainers + 1]) then return false end -- one wgmma must find its registers at entry
     if p.row_epilogue and t.tile_n < p.n then return false end
     if t.tile_n > p.n and t.tile_n - p.n >= 64 then return false end

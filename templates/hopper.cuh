@@ -150,6 +150,7 @@ struct wgmma;
 #define MK_P8(t) "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7"
 #define MK_P10(t) MK_P8(t) ", %" #t "8, %" #t "9"
 #define MK_P2(t) "%" #t "0, %" #t "1"
+#define MK_P4 MK_P2() ", %2, %3"
 #define MK_P30 MK_P10() ", " MK_P10(1) ", " MK_P10(2)
 #define MK_P60 MK_P30 ", " MK_P10(3) ", " MK_P10(4) ", " MK_P10(5)
 #define MK_P32 MK_P30 ", " MK_P2(3)
@@ -160,6 +161,7 @@ struct wgmma;
 #define MK_P90 MK_P80 ", " MK_P10(8)
 #define MK_P96 MK_P90 ", %90, %91, %92, %93, %94, %95"
 #define MK_P128 MK_P90 ", " MK_P10(9) ", " MK_P10(10) ", " MK_P10(11) ", " MK_P8(12)
+#define MK_D4 "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 #define MK_D8(i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define MK_D16(i) MK_D8(i), MK_D8(i + 8)
@@ -193,6 +195,7 @@ struct wgmma;
     }                                                                                                                          \
   };
 #define MK_WGMMA_TYPES(...) MK_WGMMA(bf16, __VA_ARGS__) MK_WGMMA(f16, __VA_ARGS__)
+MK_WGMMA_TYPES(8, 4, 4, 5, 6, 7, 8, 9, 10)
 MK_WGMMA_TYPES(64, 32, 32, 33, 34, 35, 36, 37, 38)
 MK_WGMMA_TYPES(80, 40, 40, 41, 42, 43, 44, 45, 46)
 MK_WGMMA_TYPES(96, 48, 48, 49, 50, 51, 52, 53, 54)

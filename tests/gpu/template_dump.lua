@@ -379,6 +379,7 @@ local function cases()
     wan(size, 8, 96, 96, "bias")
     wan(size, 8, 96, 96, "norm")
     wan(size, 8, 96, 96, "residual_norm")
+    wan(size, 8, 96, 3, "bias")
   end
   time(conv({ 4, 480, 832 }, 96, 96, { 3, 3, 3 }, "f32", with(TF32, { pad = CAUSAL })))
   time(conv({ 4, 120, 208 }, 384, 384, { 3, 3, 3 }, "f32", with(TF32, { pad = CAUSAL })))
