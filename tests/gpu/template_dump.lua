@@ -430,7 +430,7 @@ local function main(dir, only)
       local timed = case[1] == "time" and name:find("_wgmma")
       local all = wanted and choices(side, p, 90) or {}
       for i, t in ipairs(timed and unlike(all) or all) do
-        if i > ((case[3] and 100) or (timed and 4) or 1) then break end
+        if i > (timed and (case[3] and 6 or 4) or (case[3] and 100) or 1) then break end
         local source = M.compose(name, p, t, "kernel_under_test")
         if not files[source] then
           files[source] = ("kernel_%03d"):format(count)
