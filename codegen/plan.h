@@ -93,6 +93,14 @@ typedef struct mk_candidate { /* one realisation of a group */
   bool own;    /* from the user's templates */
 } mk_candidate;
 
+typedef struct mk_extent { /* a buffer that a group reads or writes, some or all of it; the same for every candidate */
+  mk_ref ref;
+  mk_dtype dtype;
+  int64_t bytes;
+  bool read, written;
+  int32_t integer; /* i32 that is read: a value that is valid everywhere in it */
+} mk_extent;
+
 typedef struct mk_group { /* a fused piece of the graph, with every realisation that fits, cheapest first */
   const char *name;       /* "blocks.0.norm1: row mean sub mul ..." for people */
   const char *kind;       /* "row", "matmul", "attention", "conv", "copy" */
@@ -100,6 +108,9 @@ typedef struct mk_group { /* a fused piece of the graph, with every realisation 
   const mk_candidate *candidates;
   int chosen;
   double flop, bytes; /* arithmetic and least memory traffic */
+  uint64_t signature; /* of the operation: the same in every plan, and for every length */
+  int nextents;
+  const mk_extent *extents; /* workspaces are not among them */
 } mk_group;
 
 typedef enum mk_step_kind { MK_STEP_UPLOAD, MK_STEP_GROUP } mk_step_kind;

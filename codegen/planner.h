@@ -67,6 +67,9 @@ int mk_work_buffers(const mk_planner *p, const mk_draft *d, const mk_work *w, in
 /* ---- select.c: candidates */
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out);
 
+/* ---- touch.c */
+void mk_touch(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out); /* fills extents and signature */
+
 /* ---- select_row.c */
 /* Adds candidates that are one row kernel for this body; returns how many were added. */
 int mk_row_candidates(mk_planner *p, const mk_draft *d, const mk_body *b, mk_candidate *out, int max);
