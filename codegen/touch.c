@@ -56,7 +56,7 @@ static void touch_root(mk_planner *p, const mk_draft *d, int root, extents *e) {
 /* ---- the operation */
 
 static bool is_length(const char *fact) {
-  static const char *const lengths[] = {"m",  "to", "ho", "wo",    "ti",      "hi",      "wi",
+  static const char *const lengths[] = {"m",  "to", "ho",    "wo",      "ti",      "hi",     "wi",
                                         "sq", "sk", "batch", "q_batch", "k_batch", "v_batch"};
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
     if (!strcmp(fact, lengths[i])) return true;

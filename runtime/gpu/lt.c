@@ -2,6 +2,7 @@
  * d'[n,m] = (b'[k,n])^T a'[k,m]: the library's A is our b, transposed, its B is our a, and its bias runs along our n. */
 #include "runtime/gpu/lt.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/base/hash.h"
@@ -57,13 +58,74 @@ static uint64_t problem_key(const mk_lt *lt) {
   return mk_hash64(&p, sizeof p);
 }
 
+/* ---- algorithms */
+
+static void name_of(const mk_cublaslt *lib, const cublasLtMatmulAlgo_t *algo, char name[MK_GPU_LT_NAME]) {
+  static const struct {
+    cublasLtMatmulAlgoConfigAttributes_t attribute;
+    size_t bytes;
+  } fields[] = {{CUBLASLT_ALGO_CONFIG_ID, 4},
+                {CUBLASLT_ALGO_CONFIG_TILE_ID, 4},
+                {CUBLASLT_ALGO_CONFIG_STAGES_ID, 4},
+                {CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4},
+                {CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, 4},
+                {CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, 4},
+                {CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4},
+                {CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, 2},
+                {CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2}};
+  int n = 0;
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    uint32_t value = 0; /* an attribute that this version lacks stays 0 */
+    size_t written = 0;
+    lib->cublasLtMatmulAlgoConfigGetAttribute(algo, fields[i].attribute, &value, fields[i].bytes, &written);
+    n += snprintf(name + n, MK_GPU_LT_NAME - (size_t)n, i ? "-%u" : "%u", value);
+    if (n >= MK_GPU_LT_NAME) break;
+  }
+}
+
+int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op) { return d->lt_choices[op->choice].count; }
+int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op) { return d->lt_choices[op->choice].best; }
+void mk_gpu_lt_use(mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm) { d->lt_choices[op->choice].best = algorithm; }
+
+void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]) {
+  name_of(d->lt, &d->lt_choices[op->choice].algos[algorithm], name);
+}
+
+/* The entry in d->lt_choices for the problem, made if need be; without algorithms at first. */
+static int find_choice(mk_gpu_device *d, const mk_lt *lt) {
+  uint64_t key = problem_key(lt);
+  for (int i = 0; i < d->nlt_choices; i++)
+    if (d->lt_choices[i].key == key) return i;
+  mk_gpu_lt_choice choice = {.key = key};
+  MK_PUSH(&d->arena, d->lt_choices, d->nlt_choices, d->lt_choices_cap, choice);
+  return d->nlt_choices - 1;
+}
+
+static void take_wanted(mk_gpu_device *d, mk_gpu_lt_choice *c) {
+  char name[MK_GPU_LT_NAME];
+  for (int i = 0; *c->want && i < c->count; i++) {
+    name_of(d->lt, &c->algos[i], name);
+    if (strcmp(name, c->want) != 0) continue;
+    c->best = i;
+    c->timed = true;
+    return;
+  }
+}
+
+void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name) {
+  if (!d->lt) return;
+  mk_gpu_lt_choice *c = &d->lt_choices[find_choice(d, lt)];
+  snprintf(c->want, sizeof c->want, "%s", name);
+  take_wanted(d, c);
+}
+
 /* Asks the library which algorithms it has for the problem; index in d->lt_choices, or -1. */
 static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   const mk_cublaslt *lib = d->lt;
   const mk_lt *lt = op->lt;
-  uint64_t key = problem_key(lt);
-  for (int i = 0; i < d->nlt_choices; i++)
-    if (d->lt_choices[i].key == key) return i;
+  int at = find_choice(d, lt);
+  mk_gpu_lt_choice *choice = &d->lt_choices[at];
+  if (choice->count) return at;
 
   cublasLtMatmulPreference_t pref = NULL;
   if (!lt_ok(d, lib->cublasLtMatmulPreferenceCreate(&pref), "cublasLtMatmulPreferenceCreate", st)) return -1;
@@ -89,17 +151,16 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   lib->cublasLtMatmulPreferenceDestroy(pref);
   if (!lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st)) return -1;
 
-  mk_gpu_lt_choice choice = {.key = key};
   for (int i = 0; i < found; i++)
     if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= workspace)
-      choice.algos[choice.count++] = results[i].algo;
-  if (!choice.count) {
+      choice->algos[choice->count++] = results[i].algo;
+  if (!choice->count) {
     mk_fail(st, MK_EUNSUPPORTED, "cuBLASLt has no algorithm for m=%lld n=%lld k=%lld", (long long)lt->m, (long long)lt->n,
             (long long)lt->k);
     return -1;
   }
-  MK_PUSH(&d->arena, d->lt_choices, d->nlt_choices, d->lt_choices_cap, choice);
-  return d->nlt_choices - 1;
+  take_wanted(d, choice);
+  return at;
 }
 
 static bool make_layouts(mk_gpu_device *d, mk_gpu_lt_op *op, mk_status *st) {

@@ -5,14 +5,15 @@
 #include "codegen/plan.h"
 #include "runtime/gpu/device.h"
 
-enum { MK_GPU_LT_TRIED = 8 }; /* heuristic results kept for timing */
+enum { MK_GPU_LT_TRIED = 8 /* heuristic results kept for timing */, MK_GPU_LT_NAME = 64 };
 
 typedef struct mk_gpu_lt_choice { /* the algorithms of one problem, the library's best guess first */
   uint64_t key;
   cublasLtMatmulAlgo_t algos[MK_GPU_LT_TRIED];
   int count;
   int best;
-  bool timed;
+  bool timed;                /* best was found by measuring, here or when a record was made */
+  char want[MK_GPU_LT_NAME]; /* the algorithm that a record names; "": none does */
 } mk_gpu_lt_choice;
 
 typedef struct mk_gpu_lt_op {
@@ -30,6 +31,14 @@ void mk_gpu_lt_free(mk_gpu_device *d, mk_gpu_lt_op *op);
 bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst,
                     CUdeviceptr bias, mk_status *st);
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
+
+/* The problem's algorithms: how many, which one is run, and what names one in a record: its configuration, as numbers. */
+int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op);
+int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op);
+void mk_gpu_lt_use(mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm);
+void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]);
+/* From now on the problem is run with the algorithm of this name, where the library still has it. */
+void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name);
 
 /* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they
  * were timed already, or when d is also read (a second run would then give another result). */

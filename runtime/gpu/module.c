@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/kernels.h"
 
@@ -37,6 +38,21 @@ static void judge(mk_gpu_kernel *k, const char *name, const mk_cubin *cubin, mk_
     mk_log(MK_LOG_INFO, "kernel %s: %s", name, k->why);
 }
 
+/* Cubins hold the kernel's name in several places; its letters are left out. */
+static uint64_t code_hash(const char *data, size_t bytes, const char *name) {
+  enum { MAX_PIECES = 64 };
+  mk_piece pieces[MAX_PIECES];
+  int n = 0;
+  size_t length = strlen(name);
+  const char *end = data + bytes, *at = data, *next;
+  while (n < MAX_PIECES - 1 && (next = memmem(at, (size_t)(end - at), name, length))) {
+    pieces[n++] = (mk_piece){at, (size_t)(next - at)};
+    at = next + length;
+  }
+  pieces[n++] = (mk_piece){at, (size_t)(end - at)};
+  return mk_hash64_pieces(pieces, n);
+}
+
 static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubin, mk_gpu_kernel *k, mk_arena *arena) {
   mk_status why = {0};
   if (!MK_CU(d->cu, &why, cuModuleLoadData(&k->module, cubin->data))) {
@@ -45,6 +61,7 @@ static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubi
     d->cu->cuModuleUnload(k->module);
     k->module = NULL;
   }
+  k->code = code_hash(cubin->data, cubin->bytes, source->name);
   if (k->module) {
     judge(k, source->name, cubin, arena);
   } else {
@@ -54,7 +71,7 @@ static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubi
 }
 
 bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
-                         mk_arena *arena, mk_status *st) {
+                         mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st) {
   bool *fresh = MK_NEW_ARRAY(arena, bool, count);
   int total = 0;
   for (int i = 0; i < count; i++) {
@@ -62,7 +79,8 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
     total += fresh[i];
   }
   if (!total) return true;
-  mk_prepare_options options = {.arch = d->arch, .max_major = d->cu->version / 1000, .wanted = fresh};
+  mk_prepare_options options = {
+      .arch = d->arch, .max_major = d->cu->version / 1000, .wanted = fresh, .progress = progress, .user = user};
   mk_prepared prepared = {0};
   if (!mk_kernels_prepare(sources, count, &options, &d->cache, &prepared, st)) return false;
   mk_log(MK_LOG_INFO, "%d kernels: %d from the cache, %d compiled in %.1f s of work", total, prepared.hits, prepared.compiled,

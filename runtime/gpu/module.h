@@ -4,6 +4,7 @@
 
 #include "codegen/plan.h"
 #include "runtime/gpu/device.h"
+#include "runtime/session.h"
 
 typedef enum mk_gpu_kernel_state {
   MK_GPU_KERNEL_NEW,
@@ -18,12 +19,13 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
   CUfunction function;
   bool blamed;
   const char *why; /* SPILLS, FAILED: for the log; in the arena given to load */
+  uint64_t code;   /* hash of the machine code, whatever the kernel's name */
 } mk_gpu_kernel;
 
 /* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. A kernel that fails is no
- * failure of the call. */
+ * failure of the call. progress (or NULL) is told of kernels compiled, and stops the compiling by returning false. */
 bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
-                         mk_arena *arena, mk_status *st);
+                         mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st);
 /* Reports, once, a kernel that compiled and cannot be used all the same, and keeps its source. */
 void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, mk_gpu_kernel *k, const char *why);
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count);

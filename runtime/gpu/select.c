@@ -49,28 +49,36 @@ static bool kernels_work(mk_gpu_session *s, search *f, int group) {
   return true;
 }
 
-static void free_launches(mk_gpu_session *s, mk_gpu_group *g) {
-  for (int i = 0; i < g->nlaunches; i++) mk_gpu_launch_free(s->d, &g->launches[i]);
+void mk_gpu_group_free(mk_gpu_device *d, mk_gpu_group *g) {
+  for (int i = 0; i < g->nlaunches; i++) mk_gpu_launch_free(d, &g->launches[i]);
   g->nlaunches = 0;
+}
+
+bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate *c, mk_gpu_kernel *kernels, mk_arena *arena,
+                       mk_gpu_group *g, mk_status *why) {
+  g->nlaunches = 0;
+  g->launches = MK_NEW_ARRAY(arena, mk_gpu_launch, c->nlaunches);
+  for (int i = 0; i < c->nlaunches; i++) {
+    const mk_launch *l = &c->launches[i];
+    CUfunction function = l->kind == MK_LAUNCH_KERNEL ? kernels[l->kernel].function : NULL;
+    if ((function && !mk_gpu_function_prepare(d, function, l, why)) ||
+        !mk_gpu_launch_make(d, l, function, arena, &g->launches[i], why)) {
+      mk_gpu_group_free(d, g);
+      if (function) mk_gpu_kernel_blame(d, &plan->kernels[l->kernel], &kernels[l->kernel], why->message);
+      return false;
+    }
+    g->nlaunches++;
+  }
+  return true;
 }
 
 /* Prepares the launches of the group's choice; false when it was rejected. */
 static bool launches_work(mk_gpu_session *s, search *f, int group) {
   mk_gpu_group *g = &s->groups[group];
-  const mk_candidate *candidate = &s->plan->groups[group].candidates[g->chosen];
   mk_status why = {0};
-  g->launches = MK_NEW_ARRAY(&s->arena, mk_gpu_launch, candidate->nlaunches);
-  for (int i = 0; i < candidate->nlaunches; i++) {
-    const mk_launch *l = &candidate->launches[i];
-    CUfunction function = l->kind == MK_LAUNCH_KERNEL ? s->kernels[l->kernel].function : NULL;
-    if ((function && !mk_gpu_function_prepare(s->d, function, l, &why)) ||
-        !mk_gpu_launch_make(s->d, l, function, &s->arena, &g->launches[i], &why)) {
-      free_launches(s, g);
-      if (function) mk_gpu_kernel_blame(s->d, &s->plan->kernels[l->kernel], &s->kernels[l->kernel], why.message);
-      reject(s, f, group, FAILS, why.message);
-      return false;
-    }
-    g->nlaunches++;
+  if (!mk_gpu_group_make(s->d, s->plan, &s->plan->groups[group].candidates[g->chosen], s->kernels, &s->arena, g, &why)) {
+    reject(s, f, group, FAILS, why.message);
+    return false;
   }
   if (*verdict_of(f, group, g->chosen) == UNKNOWN) *verdict_of(f, group, g->chosen) = WORKS;
   return true;
@@ -94,7 +102,7 @@ static bool round_of(mk_gpu_session *s, search *f, bool *wanted, bool *settled, 
     for (int i = 0; i < candidate->nlaunches; i++)
       if (candidate->launches[i].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[i].kernel] = true;
   }
-  if (!mk_gpu_kernels_load(s->d, plan->kernels, plan->nkernels, wanted, s->kernels, &s->arena, st)) return false;
+  if (!mk_gpu_kernels_load(s->d, plan->kernels, plan->nkernels, wanted, s->kernels, &s->arena, NULL, NULL, st)) return false;
   *done = true;
   for (int g = 0; g < plan->ngroups; g++) {
     if (settled[g]) continue;

@@ -173,8 +173,7 @@ static void session_close(mk_session *base) {
   d->cu->cuCtxSetCurrent(d->context);
   d->cu->cuStreamSynchronize(d->stream);
   if (s->programs) mk_gpu_graphs_drop(s);
-  for (int g = 0; s->groups && g < s->plan->ngroups; g++)
-    for (int i = 0; i < s->groups[g].nlaunches; i++) mk_gpu_launch_free(d, &s->groups[g].launches[i]);
+  for (int g = 0; s->groups && g < s->plan->ngroups; g++) mk_gpu_group_free(d, &s->groups[g]);
   if (s->kernels) mk_gpu_kernels_free(d, s->kernels, s->plan->nkernels);
   mk_gpu_synthetic_close(d, &s->fill);
   for (int i = 0; i < MK_SPACE_COUNT; i++) mk_gpu_block_free(d, &s->spaces[i]);

@@ -39,7 +39,7 @@ bool mk_gpu_synthetic_open(mk_gpu_device *d, mk_gpu_synthetic *out, mk_arena *ar
   bool wanted = true;
   bool ok = read_source(&source, st);
   mk_kernel kernel = {.name = names[MK_F32], .source = mk_text_str(&source), .min_arch = 80};
-  ok = ok && mk_gpu_kernels_load(d, &kernel, 1, &wanted, &out->kernel, arena, st);
+  ok = ok && mk_gpu_kernels_load(d, &kernel, 1, &wanted, &out->kernel, arena, NULL, NULL, st);
   mk_text_free(&source);
   if (ok && !out->kernel.module) {
     mk_fail(st, MK_ECOMPILE, "templates/philox.cu: %s", out->kernel.why);
@@ -71,13 +71,12 @@ mk_gpu_synthetic_rule mk_gpu_synthetic_rule_of(const char *name, const int64_t *
   return (mk_gpu_synthetic_rule){0, 0.02f};
 }
 
-bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk_binding *b, CUdeviceptr to, uint64_t seed,
-                           mk_status *st) {
-  CUfunction fill = f->fill[b->dtype];
-  if (!fill) return MK_CU(d->cu, st, cuMemsetD8Async(to, 0, (size_t)b->bytes, d->stream));
-  mk_gpu_synthetic_rule rule = mk_gpu_synthetic_rule_of(b->name, b->dims, b->rank);
-  int64_t count = mk_dims_count(b->dims, b->rank), blocks = (count / 4 + 255) / 256;
-  fill_params params = {to, count, seed, mk_hash64(b->name, strlen(b->name)), rule.mean, rule.deviation};
+bool mk_gpu_fill_normal(mk_gpu_device *d, const mk_gpu_synthetic *f, CUdeviceptr to, mk_dtype dtype, int64_t count, uint64_t seed,
+                        uint64_t stream, mk_gpu_synthetic_rule rule, mk_status *st) {
+  CUfunction fill = f->fill[dtype];
+  if (!fill) return MK_CU(d->cu, st, cuMemsetD8Async(to, 0, (size_t)count * mk_dtype_size(dtype), d->stream));
+  int64_t blocks = (count / 4 + 255) / 256;
+  fill_params params = {to, count, seed, stream, rule.mean, rule.deviation};
   int64_t most = 8 * (int64_t)d->sms;
   CUlaunchConfig config = {.gridDimX = (unsigned)(blocks < 1      ? 1
                                                   : blocks > most ? most
@@ -90,4 +89,10 @@ bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk
                            .hStream = d->stream};
   void *list[] = {&params};
   return MK_CU(d->cu, st, cuLaunchKernelEx(&config, fill, list, NULL));
+}
+
+bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk_binding *b, CUdeviceptr to, uint64_t seed,
+                           mk_status *st) {
+  return mk_gpu_fill_normal(d, f, to, b->dtype, mk_dims_count(b->dims, b->rank), seed, mk_hash64(b->name, strlen(b->name)),
+                            mk_gpu_synthetic_rule_of(b->name, b->dims, b->rank), st);
 }

@@ -369,7 +369,7 @@ static bool compile_all(test_case *t, mk_status *st) {
   bool *wanted = MK_NEW_ARRAY(&t->arena, bool, t->plan->nkernels);
   mk_gpu_kernel *kernels = MK_NEW_ARRAY(&t->arena, mk_gpu_kernel, t->plan->nkernels);
   for (int i = 0; i < t->plan->nkernels; i++) wanted[i] = true;
-  bool ok = mk_gpu_kernels_load(t->c->device, t->plan->kernels, t->plan->nkernels, wanted, kernels, &t->arena, st);
+  bool ok = mk_gpu_kernels_load(t->c->device, t->plan->kernels, t->plan->nkernels, wanted, kernels, &t->arena, NULL, NULL, st);
   mk_gpu_kernels_free(t->c->device, kernels, t->plan->nkernels);
   return ok;
 }
