@@ -55,6 +55,7 @@ typedef struct mk_kernel {
   const char *source; /* complete CUDA text: constants, fused code, template */
   int min_arch;       /* 80, 90 ... ; for arch-specific features see `arch_specific` */
   bool arch_specific; /* needs the "a" target: sm_90a, sm_100a */
+  uint64_t hash;      /* of the source */
 } mk_kernel;
 
 typedef enum mk_lt_epilogue { MK_LT_NONE, MK_LT_BIAS, MK_LT_GELU, MK_LT_GELU_BIAS } mk_lt_epilogue;

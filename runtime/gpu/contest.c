@@ -1,5 +1,6 @@
 #include "runtime/gpu/contest.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,9 @@ static const double tie = 1.01, tie_ms = 3e-4; /* events tell no less */
 static double margin(int samples) { return samples < 2 ? 1.3 : samples < 3 ? 1.12 : 1.05; }
 
 enum { BELIEVED = 3 /* samples that make a result complete */ };
+static const double long_round = 0.25; /* seconds: such rounds are not worth more than that many */
+
+static const double local_slack = 5; /* a few elements may differ by more than all of them together */
 
 static const char *const names[MK_RUNNER_STATES] = {
 #define X(id, name, meaning) name,
@@ -35,6 +39,14 @@ void mk_contest_begin(mk_contest *c) {
     for (int k = 0; k < i && r->state == MK_RUNNER_IN && r->code; k++)
       if (c->runners[k].state == MK_RUNNER_IN && c->runners[k].code == r->code) r->state = MK_RUNNER_SAME;
   }
+}
+
+bool mk_contest_judge(mk_contest *c, int runner, double error, double worst, double bound) {
+  mk_runner *r = &c->runners[runner];
+  r->error = isfinite(error) ? error : INFINITY;
+  if (error <= bound && worst <= local_slack * bound) return true;
+  r->state = MK_RUNNER_WRONG;
+  return false;
 }
 
 static int by_value(const void *a, const void *b) {
@@ -90,6 +102,7 @@ int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]) {
   }
   if (in == 0 || fewest == MK_CONTEST_SAMPLES || (in == 1 && fewest > 0)) return 0;
   if (fewest > 0 && round_ms * 1e-3 > seconds) return 0;
+  if (fewest >= BELIEVED && round_ms * 1e-3 > long_round) return 0;
   for (int i = 0; i < c->count; i++)
     if (c->runners[i].state == MK_RUNNER_IN) order[n++] = i;
   if (c->rounds++ % 2)

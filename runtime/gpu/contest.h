@@ -38,6 +38,9 @@ bool mk_runner_state_parse(const char *name, mk_runner_state *out);
 /* Before anything is measured: those that the model holds hopeless, and all but the first of equal code, are out. */
 void mk_contest_begin(mk_contest *c);
 
+/* Whether the runner's results are right, by their difference from the reference's; it is out if not. Not a number is wrong. */
+bool mk_contest_judge(mk_contest *c, int runner, double error, double worst, double bound);
+
 /* Who runs in the next round, in this order; how many, 0: it is decided. seconds: what may still be spent; a round that would
  * take longer is not begun once everyone has run. Rounds go back and forth, so that a drift of the clock meets all alike. */
 int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]);

@@ -1,7 +1,11 @@
 #include "runtime/gpu/module.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/env.h"
+#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/kernels.h"
@@ -98,6 +102,32 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
   }
   mk_prepared_free(&prepared);
   return true;
+}
+
+static bool add_file(mk_text *out, const char *file, mk_status *st) {
+  char path[PATH_MAX], relative[128];
+  size_t bytes;
+  snprintf(relative, sizeof relative, "templates/%s", file);
+  char *text = mk_env_data_path(relative, path, st) ? mk_file_read(path, &bytes, st) : NULL;
+  if (!text) return false;
+  mk_text_addf(out, "%s\n", text);
+  free(text);
+  if (out->failed) mk_fail(st, MK_ENOMEM, "out of host memory");
+  return !out->failed;
+}
+
+bool mk_gpu_kernels_of_file(mk_gpu_device *d, const char *file, const char *const *names, int count, mk_gpu_kernel *kernel,
+                            CUfunction *out, mk_arena *arena, mk_status *st) {
+  mk_text source = {0};
+  bool wanted = true, ok = add_file(&source, "prelude.cuh", st) && add_file(&source, file, st);
+  mk_kernel k = {.source = mk_text_str(&source), .min_arch = 80};
+  for (int i = 0; i < count && !k.name; i++) k.name = names[i];
+  ok = ok && mk_gpu_kernels_load(d, &k, 1, &wanted, kernel, arena, NULL, NULL, st);
+  mk_text_free(&source);
+  if (ok && !kernel->module) ok = (mk_fail(st, MK_ECOMPILE, "templates/%s: %s", file, kernel->why), false);
+  for (int i = 0; ok && i < count; i++)
+    if (names[i]) ok = MK_CU(d->cu, st, cuModuleGetFunction(&out[i], kernel->module, names[i]));
+  return ok;
 }
 
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count) {

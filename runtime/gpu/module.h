@@ -28,6 +28,10 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
                          mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st);
 /* Reports, once, a kernel that compiled and cannot be used all the same, and keeps its source. */
 void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, mk_gpu_kernel *k, const char *why);
+/* Compiles and loads a file of the templates folder behind the prelude: kernels of the runtime's own. out[i]: the function
+ * names[i], for the names that are not NULL. */
+bool mk_gpu_kernels_of_file(mk_gpu_device *d, const char *file, const char *const *names, int count, mk_gpu_kernel *kernel,
+                            CUfunction *out, mk_arena *arena, mk_status *st);
 void mk_gpu_kernels_free(mk_gpu_device *d, mk_gpu_kernel *kernels, int count);
 
 #endif

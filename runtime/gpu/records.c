@@ -174,6 +174,8 @@ void mk_records_merge(mk_records *into, const mk_records *from) {
   for (int i = 0; i < from->count; i++) mk_records_add(into, &from->items[i]);
 }
 
+int mk_record_distance(const mk_record *r, int flop, int bytes) { return abs(r->flop - flop) + abs(r->bytes - bytes); }
+
 const mk_record *mk_records_nearest(const mk_records *r, uint64_t signature, int flop, int bytes, mk_record_accept_fn accept,
                                     void *user) {
   const mk_record *best = NULL;
@@ -181,7 +183,7 @@ const mk_record *mk_records_nearest(const mk_records *r, uint64_t signature, int
   for (int i = 0; i < r->count; i++) {
     const mk_record *x = &r->items[i];
     if (x->signature != signature) continue;
-    int distance = abs(x->flop - flop) + abs(x->bytes - bytes);
+    int distance = mk_record_distance(x, flop, bytes);
     if (distance >= least || (accept && !accept(user, x))) continue;
     least = distance;
     best = x;

@@ -55,7 +55,10 @@ int mk_record_class(double amount);
 void mk_records_add(mk_records *r, const mk_record *record);
 void mk_records_merge(mk_records *into, const mk_records *from);
 
-/* The records of this signature, nearest size first, for as long as accept says no. NULL: none. */
+/* How far the record's size is from this one. */
+int mk_record_distance(const mk_record *r, int flop, int bytes);
+
+/* The record of this signature with the nearest size among those that accept says yes to. NULL: none. */
 typedef bool (*mk_record_accept_fn)(void *user, const mk_record *r);
 const mk_record *mk_records_nearest(const mk_records *r, uint64_t signature, int flop, int bytes, mk_record_accept_fn accept,
                                     void *user);

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/base/env.h"
-#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 
 typedef struct fill_params { /* NormalFillParams of templates/philox.cu */
@@ -15,39 +13,10 @@ typedef struct fill_params { /* NormalFillParams of templates/philox.cu */
   float mean, scale;
 } fill_params;
 
-static bool read_source(mk_text *out, mk_status *st) {
-  static const char *const files[] = {"templates/prelude.cuh", "templates/philox.cu"};
-  for (int i = 0; i < 2; i++) {
-    char path[PATH_MAX];
-    size_t bytes;
-    if (!mk_env_data_path(files[i], path, st)) return false;
-    char *text = mk_file_read(path, &bytes, st);
-    if (!text) return false;
-    mk_text_add_n(out, text, bytes);
-    mk_text_add(out, "\n");
-    free(text);
-  }
-  if (out->failed) mk_fail(st, MK_ENOMEM, "out of host memory");
-  return !out->failed;
-}
-
 bool mk_gpu_synthetic_open(mk_gpu_device *d, mk_gpu_synthetic *out, mk_arena *arena, mk_status *st) {
   static const char *const names[MK_DTYPE_COUNT] = {
       [MK_F32] = "normal_fill_f32", [MK_F16] = "normal_fill_f16", [MK_BF16] = "normal_fill_bf16"};
-  if (out->kernel.module) return true;
-  mk_text source = {0};
-  bool wanted = true;
-  bool ok = read_source(&source, st);
-  mk_kernel kernel = {.name = names[MK_F32], .source = mk_text_str(&source), .min_arch = 80};
-  ok = ok && mk_gpu_kernels_load(d, &kernel, 1, &wanted, &out->kernel, arena, NULL, NULL, st);
-  mk_text_free(&source);
-  if (ok && !out->kernel.module) {
-    mk_fail(st, MK_ECOMPILE, "templates/philox.cu: %s", out->kernel.why);
-    ok = false;
-  }
-  for (int t = 0; ok && t < MK_DTYPE_COUNT; t++)
-    if (names[t]) ok = MK_CU(d->cu, st, cuModuleGetFunction(&out->fill[t], out->kernel.module, names[t]));
-  return ok;
+  return out->kernel.module || mk_gpu_kernels_of_file(d, "philox.cu", names, MK_DTYPE_COUNT, &out->kernel, out->fill, arena, st);
 }
 
 void mk_gpu_synthetic_close(mk_gpu_device *d, mk_gpu_synthetic *f) {

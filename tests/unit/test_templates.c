@@ -112,33 +112,38 @@ static void all_compile(void **state) {
   assert_int_equal(bad, 0);
 }
 
-/* Prelude and philox.cu alone, as the runtime composes them. */
-static void philox_compiles(void **state) {
-  (void)state;
-  mk_compiler c;
-  if (!open_compiler(&c)) skip();
+/* Prelude and a file of the runtime's own kernels, as the runtime composes them. */
+static void own_file_compiles(const mk_compiler *c, const char *path, const char *name) {
   mk_status st = {0};
   size_t bytes;
-  char *prelude = mk_file_read("templates/prelude.cuh", &bytes, &st), *philox = mk_file_read("templates/philox.cu", &bytes, &st);
-  assert_true(prelude && philox);
+  char *prelude = mk_file_read("templates/prelude.cuh", &bytes, &st), *own = mk_file_read(path, &bytes, &st);
+  assert_true(prelude && own);
   mk_text source = {0};
   mk_text_add(&source, prelude);
-  mk_text_add(&source, philox);
+  mk_text_add(&source, own);
   static const char *const archs[] = {"sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120a"};
   mk_compile_job jobs[5];
   mk_compile_result results[5] = {0};
-  for (int i = 0; i < 5; i++) jobs[i] = (mk_compile_job){.name = "philox", .source = mk_text_str(&source), .arch = archs[i]};
-  bool ran = mk_compile_batch(&c, jobs, 5, results, NULL, NULL, &st);
+  for (int i = 0; i < 5; i++) jobs[i] = (mk_compile_job){.name = name, .source = mk_text_str(&source), .arch = archs[i]};
+  bool ran = mk_compile_batch(c, jobs, 5, results, NULL, NULL, &st);
   int bad = judge(jobs, results, 5);
   for (int i = 0; i < 5; i++) mk_compile_result_free(&results[i]);
   mk_text_free(&source);
   free(prelude);
-  free(philox);
+  free(own);
   assert_true(ran);
   assert_int_equal(bad, 0);
 }
 
+static void own_kernels_compile(void **state) {
+  (void)state;
+  mk_compiler c;
+  if (!open_compiler(&c)) skip();
+  own_file_compiles(&c, "templates/philox.cu", "philox");
+  own_file_compiles(&c, "templates/compare.cu", "compare");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(philox_compiles), cmocka_unit_test(all_compile)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(own_kernels_compile), cmocka_unit_test(all_compile)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

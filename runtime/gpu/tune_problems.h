@@ -1,0 +1,27 @@
+/* Between the tuner's files: which problems a set of plans poses. */
+#ifndef MK_GPU_TUNE_PROBLEMS_H
+#define MK_GPU_TUNE_PROBLEMS_H
+
+#include "runtime/gpu/tune.h"
+
+typedef struct mk_tune_problem { /* groups with the same candidates, launched in the same way */
+  const mk_plan *plan;
+  const mk_group *group; /* the first of them */
+  int job;
+  double value; /* what is spent on it: the model's seconds, as often as it runs */
+} mk_tune_problem;
+
+typedef struct mk_tune_problems {
+  int count, cap;
+  mk_tune_problem *items; /* job by job, the most valuable job first; in each the most valuable problem first */
+  int known;              /* others, which the records tell enough about */
+} mk_tune_problems;
+
+/* In the arena. */
+mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs, int count, const mk_tune_options *o,
+                                     mk_arena *arena);
+
+/* What problem i may take of the seconds left: its share by value among those still to come. */
+double mk_tune_share(const mk_tune_problems *p, int i, double seconds);
+
+#endif

@@ -1,0 +1,176 @@
+#include "runtime/gpu/tuning.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/base/env.h"
+#include "runtime/base/hash.h"
+#include "runtime/base/log.h"
+#include "runtime/gpu/lt.h"
+
+/* ---- opening */
+
+static bool environment_of(const mk_gpu_device *d, mk_tune_environment *e) {
+  mk_nvrtc nvrtc;
+  mk_status none = {0};
+  if (!mk_nvrtc_open(&nvrtc, NULL, d->cu->version / 1000, &none)) return false; /* whoever compiles will say so */
+  *e = (mk_tune_environment){
+      .sms = d->sms, .driver = d->cu->version / 1000, .nvrtc_major = nvrtc.major, .nvrtc_minor = nvrtc.minor};
+  snprintf(e->gpu, sizeof e->gpu, "%s", d->name);
+  return true;
+}
+
+/* False when there are records that must be left alone. */
+static bool read_folder(const char *folder, const mk_tune_environment *e, mk_records *r) {
+  mk_status why = {0};
+  mk_records_found found = mk_records_read(folder, e, r, &why);
+  if (found == MK_RECORDS_FOREIGN)
+    mk_log(MK_LOG_WARNING, "tuning records are ignored, and left as they are (delete or move the file to tune anew): %s",
+           why.message);
+  if (r->damaged) mk_log(MK_LOG_WARNING, "%s: %d lines of tuning records are damaged and were left out", folder, r->damaged);
+  return found != MK_RECORDS_FOREIGN;
+}
+
+void mk_tuning_open(mk_tuning *t, const mk_gpu_device *d) {
+  const mk_env *env = mk_env_get();
+  mk_tune_environment e;
+  char shipped[PATH_MAX];
+  *t = (mk_tuning){0};
+  if (!environment_of(d, &e)) return;
+  t->user.environment = t->shipped.environment = e;
+  if (*env->cache_dir && snprintf(t->folder, sizeof t->folder, "%s/tuning", env->cache_dir) < (int)sizeof t->folder) {
+    if (!read_folder(t->folder, &e, &t->user)) t->folder[0] = 0;
+  }
+  if (mk_env_data_path("scripts/tuning", shipped, &(mk_status){0})) read_folder(shipped, &e, &t->shipped);
+  mk_log(MK_LOG_INFO, "tuning records: %d of this user, %d shipped", t->user.count, t->shipped.count);
+}
+
+void mk_tuning_close(mk_tuning *t) {
+  mk_records_free(&t->user);
+  mk_records_free(&t->shipped);
+}
+
+bool mk_tuning_keep(mk_tuning *t, const mk_records *fresh, mk_status *st) {
+  mk_records_merge(&t->user, fresh);
+  if (*t->folder) return mk_records_write(t->folder, fresh, st);
+  mk_fail(st, MK_EIO, "there is no folder for tuning records that may be written to; see MOONKILN_CACHE and the messages above");
+  return false;
+}
+
+/* ---- candidates and entries */
+
+bool mk_tuning_matters(const mk_group *g) {
+  if (g->ncandidates > 1) return true;
+  for (int c = 0; c < g->ncandidates; c++)
+    for (int i = 0; i < g->candidates[c].nlaunches; i++)
+      if (g->candidates[c].launches[i].kind == MK_LAUNCH_LT) return true;
+  return false;
+}
+
+uint64_t mk_tuning_code(const mk_plan *plan, const mk_candidate *c) {
+  uint64_t hash = 0;
+  for (int i = 0; i < c->nlaunches; i++) {
+    const mk_launch *l = &c->launches[i];
+    uint64_t parts[2] = {hash, l->kind == MK_LAUNCH_KERNEL ? plan->kernels[l->kernel].hash : 0};
+    hash = mk_hash64(parts, sizeof parts);
+  }
+  return hash;
+}
+
+void mk_tuning_label(const char *label, const char *algorithm, mk_text *out) {
+  mk_text_addf(out, *algorithm ? "%s @%s" : "%s%s", label, algorithm);
+}
+
+void mk_tuning_split(const char *label, int *length, const char **algorithm) {
+  const char *at = strrchr(label, '@');
+  bool found = at && at > label && at[-1] == ' ';
+  *length = found ? (int)(at - 1 - label) : (int)strlen(label);
+  *algorithm = found ? at + 1 : "";
+}
+
+static bool same_label(const mk_record_entry *e, const char *label) {
+  int length;
+  const char *algorithm;
+  mk_tuning_split(e->label, &length, &algorithm);
+  return (size_t)length == strlen(label) && !strncmp(e->label, label, (size_t)length);
+}
+
+typedef struct seeker {
+  const mk_plan *plan;
+  const mk_group *group;
+} seeker;
+
+/* The group's candidate that the record chose, with the code that was measured, or -1. */
+static int chosen_by(const seeker *s, const mk_record *r) {
+  for (int c = 0; c < s->group->ncandidates; c++)
+    if (same_label(&r->entries[0], s->group->candidates[c].label) &&
+        r->entries[0].code == mk_tuning_code(s->plan, &s->group->candidates[c]))
+      return c;
+  return -1;
+}
+
+static bool fits(void *user, const mk_record *r) { return chosen_by(user, r) >= 0; }
+
+static const mk_record *find(const mk_tuning *t, seeker *s) {
+  int flop = mk_record_class(s->group->flop), bytes = mk_record_class(s->group->bytes);
+  const mk_record *own = mk_records_nearest(&t->user, s->group->signature, flop, bytes, fits, s);
+  const mk_record *shipped = mk_records_nearest(&t->shipped, s->group->signature, flop, bytes, fits, s);
+  bool nearer = own && shipped && mk_record_distance(shipped, flop, bytes) < mk_record_distance(own, flop, bytes);
+  return own && !nearer ? own : shipped;
+}
+
+void mk_tuning_apply(const mk_tuning *t, mk_gpu_device *d, mk_plan *plan) {
+  for (int g = 0; g < plan->ngroups; g++) {
+    mk_group *group = &plan->groups[g];
+    seeker s = {plan, group};
+    int length;
+    const char *algorithm;
+    const mk_record *r = mk_tuning_matters(group) ? find(t, &s) : NULL;
+    if (!r) continue;
+    group->chosen = chosen_by(&s, r);
+    mk_tuning_split(r->entries[0].label, &length, &algorithm);
+    const mk_candidate *c = &group->candidates[group->chosen];
+    for (int i = 0; *algorithm && i < c->nlaunches; i++)
+      if (c->launches[i].kind == MK_LAUNCH_LT) mk_gpu_lt_prefer(d, c->launches[i].lt, algorithm);
+  }
+}
+
+/* ---- what is known */
+
+static size_t family(const char *label) { return strcspn(label, " "); }
+
+typedef enum sighting { NEVER_SEEN, SEEN, CHANGED } sighting;
+
+/* Of a candidate among the records of its group's operation: some candidates fit some sizes only, so that a template's name
+ * counts; but the same label with other code has changed. */
+static sighting sight(const mk_records *r, uint64_t signature, const char *label, uint64_t code) {
+  sighting best = NEVER_SEEN;
+  bool same = false;
+  for (int i = 0; i < r->count; i++) {
+    if (r->items[i].signature != signature) continue;
+    for (int k = 0; k < r->items[i].count; k++) {
+      const mk_record_entry *e = &r->items[i].entries[k];
+      if (family(e->label) != family(label) || strncmp(e->label, label, family(label)) != 0) continue;
+      if (best == NEVER_SEEN) best = SEEN;
+      if (!same_label(e, label)) continue;
+      same |= e->code == code;
+      best = e->code == code ? best : CHANGED;
+    }
+  }
+  return same ? SEEN : best;
+}
+
+mk_known mk_tuning_knows(const mk_tuning *t, const mk_plan *plan, const mk_group *g) {
+  seeker s = {plan, g};
+  const mk_record *r = find(t, &s);
+  if (!r) return MK_KNOWN_NOT;
+  for (int c = 0; c < g->ncandidates; c++) {
+    const char *label = g->candidates[c].label;
+    if (g->candidates[c].launches[0].kind == MK_LAUNCH_LT) continue; /* where the library fits depends on the size, too */
+    uint64_t code = mk_tuning_code(plan, &g->candidates[c]);
+    sighting user = sight(&t->user, g->signature, label, code), shipped = sight(&t->shipped, g->signature, label, code);
+    if (user != SEEN && shipped != SEEN) return MK_KNOWN_NOT;
+  }
+  bool exact = r->flop == mk_record_class(g->flop) && r->bytes == mk_record_class(g->bytes);
+  return exact ? MK_KNOWN_EXACT : MK_KNOWN_NEAR;
+}
