@@ -5,7 +5,7 @@
 #include "codegen/planner.h"
 #include "runtime/base/hash.h"
 
-enum { MAX_EXTENTS = 64 };
+enum { MAX_EXTENTS = 256 }; /* as many buffers as one piece of work may have */
 
 /* ---- memory */
 

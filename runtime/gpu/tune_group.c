@@ -16,8 +16,8 @@ static const double far_behind = 4;  /* times the best first run: not worth anot
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
   int candidate;
   const mk_gpu_launch *lt; /* NULL: no library launch in it */
-  int algorithm;
-  mk_gpu_group *group; /* its launches; shared by the variants of a candidate; NULL: they cannot be made */
+  int algorithm, usual;    /* usual: the one that was used before */
+  mk_gpu_group *group;     /* its launches; shared by the variants of a candidate; NULL: they cannot be made */
 } variant;
 
 typedef struct trial {
@@ -101,7 +101,8 @@ static void add_runner(trial *t, int candidate, const mk_gpu_launch *lt, int alg
   mk_text label = {0};
   if (lt) mk_gpu_lt_name(t->b->d, &lt->lt, algorithm, name);
   mk_tuning_label(c->label, name, &label);
-  t->variants[t->contest.count] = (variant){candidate, lt, algorithm, &t->groups[candidate]};
+  t->variants[t->contest.count] =
+      (variant){candidate, lt, algorithm, lt ? mk_gpu_lt_used(t->b->d, &lt->lt) : 0, &t->groups[candidate]};
   t->contest.runners[t->contest.count++] = (mk_runner){.label = mk_strdup(t->arena, mk_text_str(&label)),
                                                        .cost = c->cost,
                                                        .code = state == MK_RUNNER_IN ? run_hash(t->b, c) : 0,
@@ -335,6 +336,8 @@ bool mk_tune_group(mk_tune_bench *b, const mk_group *g, double seconds, mk_tune_
   bool ok = mk_gpu_probe_begin(&b->probe, g, &b->spaces, st) && check(&t, excluded, st) && time_all(&t, end, watch, user, st);
   int winner = ok ? mk_contest_winner(&t.contest, &complete) : -1;
   if (ok && winner >= 0 && complete) make_record(&t, winner, out);
+  for (int i = 0; i < t.contest.count; i++)
+    if (t.variants[i].lt) mk_gpu_lt_use(b->d, &t.variants[i].lt->lt, t.variants[i].usual);
   for (int c = 0; c < g->ncandidates; c++) mk_gpu_group_free(b->d, &t.groups[c]);
   return ok && winner >= 0 && complete;
 }
