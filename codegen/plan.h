@@ -109,6 +109,7 @@ typedef struct mk_group { /* a fused piece of the graph, with every realisation 
   const mk_candidate *candidates;
   int chosen;
   double flop, bytes; /* arithmetic and least memory traffic */
+  /* Of groups that run more than once: */
   uint64_t signature; /* of the operation: the same in every plan, and for every length */
   int nextents;
   const mk_extent *extents; /* workspaces are not among them */

@@ -110,7 +110,7 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
   }
   if (mk_failed(p->st)) return;
   n = keep_pinned(&p->options->trial, found, n);
-  mk_touch(p, d, w, out);
+  if (d->rate != MK_RATE_LOAD) mk_touch(p, d, w, out); /* what runs once is not tuned */
   qsort(found, (size_t)n, sizeof *found, by_cost);
   n = keep_few(found, n);
   mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n);

@@ -16,6 +16,8 @@ struct mk_backend {
   mk_plan **plans; /* of the sessions opened, kept as long as they may be in use */
   int count, cap;
   mk_trial trial;
+  mk_tuning tuning; /* what is known of the GPU */
+  bool tuning_open, ignore_records;
 };
 
 mk_backend *mk_backend_open(const char *name, mk_status *st) {
@@ -40,6 +42,7 @@ mk_backend *mk_backend_open(const char *name, mk_status *st) {
 void mk_backend_close(mk_backend *b) {
   if (!b) return;
   for (int i = 0; i < b->count; i++) mk_plan_free(b->plans[i]);
+  mk_tuning_close(&b->tuning);
   mk_gpu_device_close(b->device);
   mk_arena_free(&b->arena);
   free(b);
@@ -49,34 +52,43 @@ const char *mk_backend_name(const mk_backend *b) { return b->device ? "cuda" : "
 
 void mk_backend_try(mk_backend *b, const mk_trial *trial) { b->trial = *trial; }
 
-static mk_plan *plan_for(mk_backend *b, const mk_graph *g, mk_status *st) {
+void mk_backend_ignore_records(mk_backend *b) { b->ignore_records = true; }
+
+static const mk_tuning *tuning(mk_backend *b) {
+  if (!b->tuning_open) mk_tuning_open(&b->tuning, b->device);
+  b->tuning_open = true;
+  return &b->tuning;
+}
+
+mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
-  if (!mk_env_data_path("templates", templates, st)) return NULL;
+  if (!b->device || !mk_env_data_path("templates", templates, st)) return NULL;
   mk_plan_options options = {.arch = b->device->arch,
                              .smem_limit = b->device->smem_limit,
                              .sms = b->device->sms,
                              .templates = templates,
                              .cublaslt = b->device->lt != NULL,
                              .trial = b->trial};
-  return mk_plan_build(g, &options, st);
+  mk_plan *plan = mk_plan_build(g, &options, st);
+  if (plan && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plan);
+  return plan;
+}
+
+bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,
+                     mk_status *st) {
+  *report = (mk_tune_report){0};
+  if (!b->device || b->ignore_records || !mk_tune_missing(tuning(b), jobs, count, o)) return true;
+  return mk_tune(b->device, &b->tuning, jobs, count, o, report, st);
 }
 
 mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {
   if (!b->device) return mk_cpu_session_open(g, st);
-  mk_plan *plan = plan_for(b, g, st);
+  mk_plan *plan = mk_backend_plan(b, g, st);
   if (!plan) return NULL;
   MK_PUSH(&b->arena, b->plans, b->count, b->cap, plan);
   return mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
 }
 
-bool mk_backend_fits(mk_backend *b, mk_graph *const *graphs, int count, bool offload, const char *what, mk_status *st) {
-  if (!b->device) return true;
-  mk_plan **plans = calloc((size_t)count, sizeof *plans);
-  if (!plans) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
-  bool ok = true;
-  for (int i = 0; ok && i < count; i++) ok = (plans[i] = plan_for(b, graphs[i], st)) != NULL;
-  ok = ok && mk_gpu_plans_fit(b->device, (const mk_plan *const *)plans, count, offload, what, st);
-  for (int i = 0; i < count; i++) mk_plan_free(plans[i]);
-  free(plans);
-  return ok;
+bool mk_backend_fits(mk_backend *b, mk_plan *const *plans, int count, bool offload, const char *what, mk_status *st) {
+  return !b->device || mk_gpu_plans_fit(b->device, (const mk_plan *const *)plans, count, offload, what, st);
 }

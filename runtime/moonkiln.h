@@ -37,6 +37,8 @@ typedef struct mk_generate_options {
   double fps;              /* 0: the model's default */
   bool offload;            /* keep one expert at a time in device memory */
   uint64_t synthetic_seed; /* nonzero: made-up weights of the full size of `config`, no checkpoint */
+  double tune_seconds;     /* what the first run on a card may spend on finding its fastest kernels; 0: nothing */
+  bool no_tune;            /* leaves out what earlier runs have found, too */
   const char *config;      /* with synthetic_seed: "a14b", "14b" or "1.3b" */
 } mk_generate_options;
 

@@ -46,6 +46,9 @@ int cmd_generate(int argc, char **argv) {
       {"policy", MK_OPT_TEXT, &o.policy, "NAME", "precision: exact (default on a GPU), fp32 (default on the CPU), tf32", 0, 0},
       {"fps", MK_OPT_NUMBER, &o.fps, "N", "frames a second of the file (default: the model's, 16)", 1, 1000},
       {"offload", MK_OPT_FLAG, &o.offload, NULL, "one expert at a time in GPU memory", 0, 0},
+      {"tune-budget", MK_OPT_NUMBER, &o.tune_seconds, "SECONDS", "for finding this GPU's fastest kernels in the first run (60)",
+       0, 86400},
+      {"no-tune", MK_OPT_FLAG, &o.no_tune, NULL, "take the cost model's kernels, whatever was measured", 0, 0},
       {"synthetic", MK_OPT_INT, &synthetic, "SEED", "made-up weights of a published model's size, no checkpoint: for timing", 1,
        9e15},
       {"config", MK_OPT_TEXT, &o.config, "NAME", "with --synthetic: a14b (default), 14b or 1.3b", 0, 0},
@@ -65,6 +68,7 @@ int cmd_generate(int argc, char **argv) {
     mk_fail(&st, MK_EINPUT, "give the model's folder, or --synthetic SEED; see moonkiln generate --help");
   if (first < argc && synthetic) mk_fail(&st, MK_EINPUT, "--synthetic takes no model folder");
   if (mk_failed(&st)) return mk_exit_code(&st);
+  if (o.no_tune) o.tune_seconds = 0;
   o.model = first < argc ? argv[first] : NULL;
   o.synthetic_seed = (uint64_t)synthetic;
   o.width = size.width;

@@ -184,7 +184,8 @@ bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int c
   save(&t);
   leave_job(&t);
   mk_tune_bench_close(&t.bench);
-  for (int i = 0; i < count; i++) mk_tuning_apply(tuning, d, jobs[i].plan);
+  for (int i = 0; i < count; i++)
+    if (jobs[i].plan) mk_tuning_apply(tuning, d, jobs[i].plan);
   report->unreached = t.problems.count - report->measured;
   report->seconds = spent(&t);
   mk_records_free(&t.fresh);

@@ -5,7 +5,7 @@
 #include "runtime/gpu/tuning.h"
 
 typedef struct mk_tune_job { /* a plan, and how often its entries run for one of the jobs that the tuning is for */
-  mk_plan *plan;
+  mk_plan *plan;             /* NULL: nothing */
   double runs;
 } mk_tune_job;
 

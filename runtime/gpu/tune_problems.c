@@ -89,6 +89,7 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
   mk_tune_problems all = {0}, out = {0};
   for (int j = 0; j < count; j++) {
     int first = all.count;
+    if (!jobs[j].plan) continue;
     gather(&all, &jobs[j], j, arena);
     for (int i = first; i < all.count; i++) {
       const mk_tune_problem *p = &all.items[i];

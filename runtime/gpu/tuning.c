@@ -60,6 +60,7 @@ bool mk_tuning_keep(mk_tuning *t, const mk_records *fresh, mk_status *st) {
 /* ---- candidates and entries */
 
 bool mk_tuning_matters(const mk_group *g) {
+  if (!g->nextents) return false;
   if (g->ncandidates > 1) return true;
   for (int c = 0; c < g->ncandidates; c++)
     for (int i = 0; i < g->candidates[c].nlaunches; i++)

@@ -8,6 +8,7 @@
 
 #include "runtime/backend.h"
 #include "runtime/base/env.h"
+#include "runtime/base/log.h"
 #include "runtime/model/noise.h"
 #include "runtime/model/request.h"
 #include "runtime/model/stage.h"
@@ -94,10 +95,38 @@ static mk_network_options options_for(const job *j, const mk_part *part) {
                               .policy = j->policy};
 }
 
-static bool expert_used(const mk_schedule *s, int which) {
-  for (int i = 0; i < s->steps; i++)
-    if (s->step[i].expert == which) return true;
-  return false;
+static int steps_of(const mk_schedule *s, int expert) {
+  int n = 0;
+  for (int i = 0; i < s->steps; i++) n += s->step[i].expert == expert;
+  return n;
+}
+
+static bool expert_used(const mk_schedule *s, int which) { return steps_of(s, which) > 0; }
+
+static bool tune_tick(void *user, const mk_tune_progress *p) {
+  job *j = user;
+  char phase[128];
+  snprintf(phase, sizeof phase, "tuning for this GPU: %s", p->best ? p->best : p->group ? "checking" : "compiling");
+  if (p->best) snprintf(phase, sizeof phase, "tuning for this GPU: %.3f ms %.80s", p->best_ms, p->best);
+  j->phase = "tuning for this GPU";
+  const mk_callbacks *c = j->callbacks;
+  if (c && c->progress) c->progress(c->user, phase, p->done, p->total, p->seconds);
+  return !c || !c->stop || !c->stop(c->user);
+}
+
+/* What no record knows of is measured, once for a card. */
+static bool tune(job *j, const mk_tune_job *jobs, int count) {
+  mk_tune_options o = {.seconds = j->o->tune_seconds, .near_is_ok = true, .progress = tune_tick, .user = j};
+  mk_tune_report report;
+  if (o.seconds <= 0) return true;
+  if (!mk_backend_tune(j->backend, jobs, count, &o, &report, &j->st)) return false;
+  if (report.stopped)
+    return mk_fail(&j->st, MK_EINTERRUPTED, "stopped while tuning for this GPU; no video was written, what was measured is kept"),
+           false;
+  if (report.unreached)
+    mk_log(MK_LOG_WARNING, "tuning measured %d of %d groups in %.0f s; `moonkiln tune` goes on where it ended", report.measured,
+           report.measured + report.unreached, report.seconds);
+  return true;
 }
 
 /* Everything is looked at before any heavy work: what is wrong with the last network's weights, or too large for the GPU, is
@@ -107,7 +136,8 @@ static bool check_networks(job *j) {
   static const mk_network networks[COUNT] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
   const mk_request *r = &j->request;
   const mk_part *parts[COUNT] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
-  mk_graph *graphs[COUNT] = {NULL}, *experts[2];
+  mk_graph *graphs[COUNT] = {NULL};
+  mk_plan *plans[COUNT] = {NULL}, *experts[2];
   int nexperts = 0;
   char scripts[PATH_MAX];
   bool ok = mk_env_data_path("scripts/models", scripts, &j->st);
@@ -116,13 +146,23 @@ static bool check_networks(job *j) {
     mk_network_options o = options_for(j, parts[i]);
     ok = (graphs[i] = mk_network_checked(networks[i], &o, &j->st)) != NULL;
     if (!ok && parts[i]->path) mk_fail_context(&j->st, "%s", parts[i]->path);
+    if (ok) plans[i] = mk_backend_plan(j->backend, graphs[i], &j->st);
+    ok = !mk_failed(&j->st);
   }
   for (int e = 0; ok && e < 2; e++)
-    if (expert_used(&r->schedule, e)) experts[nexperts++] = graphs[HIGH + e];
-  ok = ok && mk_backend_fits(j->backend, &graphs[TEXT], 1, false, "text encoder", &j->st) &&
+    if (expert_used(&r->schedule, e)) experts[nexperts++] = plans[HIGH + e];
+  ok = ok && mk_backend_fits(j->backend, &plans[TEXT], 1, false, "text encoder", &j->st) &&
        mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->st) &&
-       mk_backend_fits(j->backend, &graphs[VAE], 1, false, "decoder", &j->st);
-  for (int i = 0; i < COUNT; i++) mk_graph_free(graphs[i]);
+       mk_backend_fits(j->backend, &plans[VAE], 1, false, "decoder", &j->st);
+  const mk_tune_job jobs[COUNT] = {{plans[TEXT], 1 + r->guided},
+                                   {plans[HIGH], steps_of(&r->schedule, 0)},
+                                   {plans[LOW], steps_of(&r->schedule, 1)},
+                                   {plans[VAE], (double)r->latent_frames}};
+  ok = ok && tune(j, jobs, COUNT);
+  for (int i = 0; i < COUNT; i++) {
+    mk_plan_free(plans[i]);
+    mk_graph_free(graphs[i]);
+  }
   return ok;
 }
 
@@ -247,8 +287,13 @@ static bool draw_noise(job *j) {
 /* ---- the public functions */
 
 void mk_generate_defaults(mk_generate_options *o) {
-  *o = (mk_generate_options){
-      .out = "video.mp4", .width = 1280, .height = 720, .frames = 81, .guidance_low = -1, .guidance_high = -1};
+  *o = (mk_generate_options){.out = "video.mp4",
+                             .width = 1280,
+                             .height = 720,
+                             .frames = 81,
+                             .guidance_low = -1,
+                             .guidance_high = -1,
+                             .tune_seconds = 60};
 }
 
 int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result) {
@@ -258,6 +303,7 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   bool ok = mk_request_open(&j.request, o, &j.st) && draw_noise(&j) && open_output(&j);
   if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
   if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
+  if (ok && o->no_tune) mk_backend_ignore_records(j.backend);
   ok = ok && check_networks(&j) && encode_prompts(&j) && denoise(&j) && decode(&j) && finish_output(&j);
   mk_video_discard(j.video);
   mk_backend_close(j.backend);

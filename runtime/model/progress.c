@@ -65,10 +65,13 @@ static int columns(FILE *out) {
 
 void mk_progress_show(mk_progress *p, const char *phase, int64_t done, int64_t total, double seconds) {
   FILE *out = p->out ? p->out : stderr;
-  bool terminal = isatty(fileno(out)), fresh = strncmp(p->phase, phase, sizeof p->phase - 1) != 0;
+  bool terminal = isatty(fileno(out));
+  size_t name = strcspn(phase, ":"); /* what is behind a colon may change from time to time */
+  if (name >= sizeof p->phase) name = sizeof p->phase - 1;
+  bool fresh = strncmp(p->phase, phase, name) != 0 || p->phase[name];
   if (fresh) {
     mk_progress_end(p);
-    snprintf(p->phase, sizeof p->phase, "%s", phase);
+    snprintf(p->phase, sizeof p->phase, "%.*s", (int)name, phase);
     p->drawn = 0;
   } else if (done < total && seconds - p->drawn < (terminal ? 0.1 : 0.5)) {
     return;

@@ -13,8 +13,8 @@ typedef struct mk_progress {
   double drawn;   /* its phase's seconds at the last drawing */
 } mk_progress;    /* zero-initialise */
 
-/* done of total units of `phase` took `seconds` so far. Redraws a terminal's line at most ten times a second; elsewhere writes a
- * line at most twice a second, and always the last one of a phase. */
+/* done of total units of `phase` took `seconds` so far; what stands behind a colon in it may change. Redraws a terminal's line at
+ * most ten times a second; elsewhere writes a line at most twice a second, and always the last one of a phase. */
 void mk_progress_show(mk_progress *p, const char *phase, int64_t done, int64_t total, double seconds);
 void mk_progress_end(mk_progress *p); /* ends the line, if one is open */
 
