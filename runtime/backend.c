@@ -54,7 +54,7 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial) { b->trial = *trial; }
 
 void mk_backend_ignore_records(mk_backend *b) { b->ignore_records = true; }
 
-static const mk_tuning *tuning(mk_backend *b) {
+static mk_tuning *tuning(mk_backend *b) {
   if (!b->tuning_open) mk_tuning_open(&b->tuning, b->device);
   b->tuning_open = true;
   return &b->tuning;
@@ -77,8 +77,8 @@ mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
 bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,
                      mk_status *st) {
   *report = (mk_tune_report){0};
-  if (!b->device || b->ignore_records || !mk_tune_missing(tuning(b), jobs, count, o)) return true;
-  return mk_tune(b->device, &b->tuning, jobs, count, o, report, st);
+  if (!b->device || b->ignore_records) return true;
+  return mk_tune(b->device, tuning(b), jobs, count, o, report, st);
 }
 
 mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {

@@ -85,7 +85,7 @@ int cmd_compile(int argc, char **argv) {
       if (w) graphs[0] = mk_cli_load_graph(what, &sets, mk_weights_source(w), false, &st);
       ngraphs = graphs[0] != NULL;
     } else {
-      ngraphs = mk_model_graphs(what, size.width, size.height, graphs, &st);
+      ngraphs = mk_model_graphs(what, &(mk_model_size){size.width, size.height, 81}, graphs, NULL, &st);
     }
   }
   for (int a = 0; a < narchs && !mk_failed(&st); a++)

@@ -8,6 +8,7 @@ int cmd_emit(int argc, char **argv);
 int cmd_compile(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 int cmd_cache(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_compile_worker(int argc, char **argv); /* not for people: started by runtime/gpu/pool.c */

@@ -17,6 +17,7 @@ static const struct {
     {"compile", cmd_compile, "fill the kernel cache ahead of time, no GPU needed"},
     {"bench", cmd_bench, "time of every step of a plan"},
     {"profile", cmd_profile, "where the time of a program goes, and how far each part is from the card's limits"},
+    {"tune", cmd_tune, "find this GPU's fastest kernels ahead of time; what was found"},
     {"cache", cmd_cache, "list, verify or clear the kernel cache"},
     {"info", cmd_info, "GPU, driver and libraries found, what is missing and how to get it"},
     {"compile-worker", cmd_compile_worker, NULL},

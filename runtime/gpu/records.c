@@ -210,7 +210,7 @@ static bool parse_environment(const char *line, mk_tune_environment *e) {
   int end = 0, found = sscanf(line, "environment gpu=%127[^|]| sms=%d | driver=%d | nvrtc=%d.%d%n", e->gpu, &e->sms, &e->driver,
                               &e->nvrtc_major, &e->nvrtc_minor, &end);
   size_t n = strlen(e->gpu);
-  if (found != 5 || line[end] || e->gpu[n - 1] != ' ') return false;
+  if (found != 5 || line[end] || n < 2 || e->gpu[n - 1] != ' ') return false;
   e->gpu[n - 1] = 0; /* the blank before the separator */
   return true;
 }

@@ -77,6 +77,10 @@ typedef enum mk_records_found { MK_RECORDS_NONE, MK_RECORDS_READ, MK_RECORDS_FOR
  * to replace: of another environment or version, or unreadable; the status says why. */
 mk_records_found mk_records_read(const char *folder, const mk_tune_environment *e, mk_records *r, mk_status *st);
 
+/* Reads every file of records in the folder, by name. Files that are none of ours are passed over with the status of why. */
+typedef void (*mk_records_visit_fn)(void *user, const char *path, const mk_records *r, const mk_status *why);
+void mk_records_visit(const char *folder, mk_records_visit_fn visit, void *user);
+
 /* Merges r into the environment's file of the folder, under a lock, by a temporary file and a rename: other processes see all of
  * it or nothing, and lose nothing. Makes the folder. False with the status set when it stays as it was. */
 bool mk_records_write(const char *folder, const mk_records *r, mk_status *st);

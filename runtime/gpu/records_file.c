@@ -1,7 +1,9 @@
 /* Tuning records on disk. */
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +61,30 @@ mk_records_found mk_records_read(const char *folder, const mk_tune_environment *
   return MK_RECORDS_FOREIGN;
 }
 
+static int is_records(const struct dirent *e) {
+  size_t n = strlen(e->d_name);
+  return n > 5 && !strcmp(e->d_name + n - 5, ".tune");
+}
+
+void mk_records_visit(const char *folder, mk_records_visit_fn visit, void *user) {
+  struct dirent **names;
+  int n = scandir(folder, &names, is_records, alphasort);
+  for (int i = 0; i < n; i++) {
+    char path[PATH_MAX];
+    mk_status why = {0};
+    mk_records r = {0};
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/%s", folder, names[i]->d_name);
+    char *text = mk_file_read(path, &bytes, &why);
+    if (text) mk_records_parse(&r, text, &why);
+    visit(user, path, &r, &why);
+    free(text);
+    mk_records_free(&r);
+    free(names[i]);
+  }
+  if (n >= 0) free(names);
+}
+
 /* The lock is the kernel's, on a file of its own: a process that dies gives it back, and the records' file may be replaced under
  * it. */
 static int lock(const char *path, mk_status *st) {
@@ -72,11 +98,22 @@ static int lock(const char *path, mk_status *st) {
   return -1;
 }
 
+/* With the lock held, temporary files of this name are those of processes that were killed. */
+static void drop_leftovers(const char *path) {
+  char pattern[PATH_MAX + 8];
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%s.*.tmp", path);
+  if (!glob(pattern, GLOB_NOSORT, NULL, &found))
+    for (size_t i = 0; i < found.gl_pathc; i++) unlink(found.gl_pathv[i]);
+  globfree(&found);
+}
+
 bool mk_records_write(const char *folder, const mk_records *r, mk_status *st) {
   char path[PATH_MAX];
   if (!file_path(folder, &r->environment, path, st) || !mk_dir_make(folder, 0700, st)) return false;
   int fd = lock(path, st);
   if (fd < 0) return false;
+  drop_leftovers(path);
   mk_records all = {0};
   mk_text text = {0};
   bool ok = mk_records_read(folder, &r->environment, &all, st) != MK_RECORDS_FOREIGN;

@@ -161,14 +161,8 @@ static bool run(tuner *t, mk_status *st) {
     if (!measure(t, st)) return false;
     if (t->report->stopped) return true;
   }
+  tell(t, NULL, NULL, 0);
   return true;
-}
-
-int mk_tune_missing(const mk_tuning *t, const mk_tune_job *jobs, int count, const mk_tune_options *o) {
-  mk_arena arena = {0};
-  int missing = mk_tune_problems_of(t, jobs, count, o, &arena).count;
-  mk_arena_free(&arena);
-  return missing;
 }
 
 bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int count, const mk_tune_options *o,

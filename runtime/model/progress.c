@@ -25,7 +25,9 @@ static void add_bar(char *buf, size_t size, int columns, double fraction) {
   }
 }
 
-const char *mk_progress_line(char *buf, size_t size, int width, const char *phase, int64_t done, int64_t total, double seconds) {
+/* known_left: seconds; 0: by the average. */
+static const char *line_of(char *buf, size_t size, int width, const char *phase, int64_t done, int64_t total, double seconds,
+                           double known_left) {
   char spent[32], left[32] = "?", each[32] = "? s/it", tail[128], head[96];
   const bool bytes = total >= 1 << 20; /* nothing else is counted in millions */
   const double mib = 1 << 20;
@@ -40,6 +42,7 @@ const char *mk_progress_line(char *buf, size_t size, int width, const char *phas
     else
       snprintf(each, sizeof each, "%.2f it/s", 1 / step);
   }
+  if (known_left > 0) clock_text(left, known_left);
   clock_text(spent, seconds);
   if (bytes)
     snprintf(tail, sizeof tail, "%.0f/%.0f MiB [%s<%s, %s]", (double)done / mib, (double)total / mib, spent, left, each);
@@ -56,6 +59,10 @@ const char *mk_progress_line(char *buf, size_t size, int width, const char *phas
   size_t n = strlen(buf);
   if (n < size) snprintf(buf + n, size - n, "| %s", tail);
   return buf;
+}
+
+const char *mk_progress_line(char *buf, size_t size, int width, const char *phase, int64_t done, int64_t total, double seconds) {
+  return line_of(buf, size, width, phase, done, total, seconds, 0);
 }
 
 static int columns(FILE *out) {
@@ -77,7 +84,7 @@ void mk_progress_show(mk_progress *p, const char *phase, int64_t done, int64_t t
     return;
   }
   char line[512];
-  mk_progress_line(line, sizeof line, terminal ? columns(out) : PLAIN_WIDTH, phase, done, total, seconds);
+  line_of(line, sizeof line, terminal ? columns(out) : PLAIN_WIDTH, phase, done, total, seconds, p->left);
   fprintf(out, terminal ? "\r%s\x1b[K" : "%s\n", line);
   fflush(out);
   p->open = terminal;

@@ -11,6 +11,7 @@ typedef struct mk_progress {
   char phase[64]; /* of the line being drawn */
   bool open;      /* that line has no end yet */
   double drawn;   /* its phase's seconds at the last drawing */
+  double left;    /* seconds until the end, where the caller knows better than the average tells; 0: it does not */
 } mk_progress;    /* zero-initialise */
 
 /* done of total units of `phase` took `seconds` so far; what stands behind a colon in it may change. Redraws a terminal's line at
