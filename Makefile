@@ -107,11 +107,12 @@ lint:
 
 PREFIX ?= /usr/local
 install: $(BUILD)/moonkiln
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/moonkiln/scripts/models share/moonkiln/templates)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/moonkiln/scripts/models share/moonkiln/scripts/tuning share/moonkiln/templates)
 	install $(BUILD)/moonkiln $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILD)/libmoonkiln.a $(DESTDIR)$(PREFIX)/lib
 	install -m 644 runtime/moonkiln.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 scripts/models/*.lua $(DESTDIR)$(PREFIX)/share/moonkiln/scripts/models
+	install -m 644 scripts/tuning/* $(DESTDIR)$(PREFIX)/share/moonkiln/scripts/tuning
 	install -m 644 templates/* $(DESTDIR)$(PREFIX)/share/moonkiln/templates
 
 clean:

@@ -6,12 +6,14 @@
 #include "runtime/cli/load_graph.h"
 #include "runtime/cli/subject.h"
 #include "runtime/gpu/session.h"
+#include "runtime/gpu/tuning.h"
 #include "runtime/model/tensor_file.h"
 
 typedef struct job {
   mk_subject subject;
   mk_tensor_file *inputs; /* NULL: all are made up */
   mk_gpu_device *device;
+  mk_tuning tuning;
   mk_plan *plan;
   mk_session *session;
   mk_gpu_times times;
@@ -102,6 +104,10 @@ static bool build(job *j, const mk_measure *m, mk_arena *arena, mk_status *st) {
   options.trial = mk_cli_trial(&m->trial, arena);
   j->plan = mk_plan_build(j->subject.graph, &options, st);
   if (!j->plan) return false;
+  if (!m->no_tune) {
+    mk_tuning_open(&j->tuning, j->device);
+    mk_tuning_apply(&j->tuning, j->device, j->plan);
+  }
   if (!j->plan->nweights || j->subject.has_source) return true;
   return mk_fail(st, MK_EINPUT, "the graph has weights: give --weights PATH, or --synthetic SEED"), false;
 }
@@ -135,6 +141,7 @@ bool mk_profile_measure(mk_profile *p, const mk_measure *m, mk_status *st) {
   bool ok = run(&j, m, p, st);
   mk_gpu_times_free(&j.times);
   if (j.session) j.session->ops->close(j.session);
+  mk_tuning_close(&j.tuning);
   mk_plan_free(j.plan);
   mk_gpu_device_close(j.device);
   mk_tensor_file_close(j.inputs);

@@ -15,7 +15,7 @@ typedef struct mk_measure {   /* as the command line gives it */
   const char *policy;         /* of a model; NULL: exact */
   int64_t seed;               /* of made-up weights; 0: the checkpoint's values */
   int64_t iterations;         /* timed runs, of which the median counts */
-  bool no_tune;               /* see mk_gpu_session_options */
+  bool no_tune;               /* the cost model's choices, the library's first suggestions */
   bool wants_ceilings;        /* measure the card first */
   mk_trial_request trial;
 } mk_measure;

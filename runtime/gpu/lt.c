@@ -114,7 +114,8 @@ static void take_wanted(mk_gpu_device *d, mk_gpu_lt_choice *c) {
 
 void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name) {
   if (!d->lt) return;
-  mk_gpu_lt_choice *c = &d->lt_choices[find_choice(d, lt)];
+  int at = find_choice(d, lt); /* may move the choices */
+  mk_gpu_lt_choice *c = &d->lt_choices[at];
   snprintf(c->want, sizeof c->want, "%s", name);
   take_wanted(d, c);
 }

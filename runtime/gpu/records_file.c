@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,12 +99,17 @@ static int lock(const char *path, mk_status *st) {
 
 /* With the lock held, temporary files of this name are those of processes that were killed. */
 static void drop_leftovers(const char *path) {
-  char pattern[PATH_MAX + 8];
-  glob_t found;
-  snprintf(pattern, sizeof pattern, "%s.*.tmp", path);
-  if (!glob(pattern, GLOB_NOSORT, NULL, &found))
-    for (size_t i = 0; i < found.gl_pathc; i++) unlink(found.gl_pathv[i]);
-  globfree(&found);
+  const char *name = strrchr(path, '/') + 1;
+  size_t n = strlen(name);
+  char folder[PATH_MAX];
+  snprintf(folder, sizeof folder, "%.*s", (int)(name - path), path);
+  DIR *d = opendir(folder);
+  for (struct dirent *e; d && (e = readdir(d));) {
+    size_t length = strlen(e->d_name);
+    if (length > n + 4 && !strncmp(e->d_name, name, n) && e->d_name[n] == '.' && !strcmp(e->d_name + length - 4, ".tmp"))
+      unlinkat(dirfd(d), e->d_name, 0);
+  }
+  if (d) closedir(d);
 }
 
 bool mk_records_write(const char *folder, const mk_records *r, mk_status *st) {

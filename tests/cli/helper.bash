@@ -64,3 +64,11 @@ fake_driver() {
   chmod +x "$here/worker"
   export LD_LIBRARY_PATH=$here MOONKILN_WORKER=$here/worker
 }
+
+# The same with a device that kernels can be run on (tests/cli/fake_device.c). NVRTC takes fright at it: its workers do without.
+fake_gpu() {
+  cc -shared -fPIC -I. -o "$here/libcuda.so.1" tests/cli/fake_driver.c tests/cli/fake_driver_rest.c tests/cli/fake_device.c
+  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec "%s" "$@"\n' "$MOONKILN" >"$here/worker"
+  chmod +x "$here/worker"
+  export LD_LIBRARY_PATH=$here MOONKILN_WORKER=$here/worker
+}

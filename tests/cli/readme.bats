@@ -23,7 +23,7 @@ setup() { load helper; common; }
 
 @test "every option it uses exists" {
   local command option
-  for command in generate run emit compile bench profile cache info; do "$MOONKILN" $command --help; done >"$here/help"
+  for command in generate run emit compile bench profile tune cache info; do "$MOONKILN" $command --help; done >"$here/help"
   for option in $(grep -oE '(^|[` (])--[a-z-]+' README.md | grep -oE '\-\-[a-z-]+' | sort -u); do
     grep -q -- "  $option " "$here/help" || { echo "$option"; return 1; }
   done

@@ -281,10 +281,10 @@ static void second_time_compiles_nothing(void **state) {
   mk_status st = {0};
   mk_cache cache;
   mk_cache_open(&cache, folder);
-  const mk_kernel kernels[] = {{"good", good, 80, false},
-                               {"wrong", wrong, 80, false},
-                               {"serialized", serialized, 90, true},
-                               {"spilling", spilling, 100, true}};
+  const mk_kernel kernels[] = {{"good", good, 80, false, 0},
+                               {"wrong", wrong, 80, false, 0},
+                               {"serialized", serialized, 90, true, 0},
+                               {"spilling", spilling, 100, true, 0}};
   bool wanted[4] = {true, true, true, true};
   mk_prepare_options o = {.arch = 90, .wanted = wanted};
   mk_prepared p;
@@ -353,7 +353,7 @@ static void damaged_entries_are_compiled_again(void **state) {
   mk_status st = {0};
   mk_cache cache;
   mk_cache_open(&cache, folder);
-  const mk_kernel kernels[] = {{"good", good, 80, false}};
+  const mk_kernel kernels[] = {{"good", good, 80, false, 0}};
   const mk_prepare_options o = {.arch = 90};
   mk_prepared p;
   for (int round = 0; round < 3; round++) {

@@ -1,0 +1,201 @@
+#!/usr/bin/env bats
+# moonkiln tune, and what other commands make of its records, on a made-up GPU whose kernels take made-up time.
+# shellcheck disable=SC2154,SC2119,SC2120 # here, out: helper.bash; tune has arguments sometimes
+
+setup() {
+  load helper
+  common
+  need_nvrtc
+  fake_gpu
+  export MOONKILN_CACHE=$BATS_FILE_TMPDIR/cache FAKE_ARCH=80 # one cache of kernels for the file, so that they are compiled once
+  rm -rf "$MOONKILN_CACHE/tuning"
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
+local h = x * ((x * x):mean() + 1e-6):rsqrt() * weight("norm.weight", { 256 })
+output("y", x + matmul(h:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu())
+LUA
+}
+
+# records: the file of them
+records() { echo "$MOONKILN_CACHE"/tuning/made-up-gpu-100sm-driver13-nvrtc*.tune; }
+
+tune() { "$MOONKILN" tune "$here/graph.lua" "$@"; }
+
+# candidates: every matmul kernel's name, in the cost model's order
+kernels() { "$MOONKILN" emit "$here/graph.lua" --arch sm_80 --set tokens=4096 --stage plan | grep -oE 'matmul_[a-z]+_[0-9a-f]{10}'; }
+
+# chosen: what the plan of a run launches for the matmul
+chosen() {
+  rm -f "$here/launches"
+  FAKE_LAUNCHES=$here/launches "$MOONKILN" bench "$here/graph.lua" --synthetic 1 --iterations 1 "$@" >"$here/bench"
+  grep matmul "$here/launches" | sort -u
+}
+
+@test "the fastest candidate is found, kept, and used by later runs" {
+  mapfile -t all < <(kernels)
+  ((${#all[@]} >= 3))
+  FAKE_TIMES=${all[2]}=0.5 run tune
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ $output == *"2 kinds of groups: 0 known before, 2 measured"*"0 not reached; 1 with another choice"* ]]
+  [ "$(chosen)" = "${all[2]}" ]
+  [ "$(chosen --no-tune)" = "${all[0]}" ]
+  run tune
+  [[ $output == *"2 known before, 0 measured"* ]]
+}
+
+@test "tuning again measures again, and the newest counts" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[2]}=0.5 tune
+  sleep 1
+  FAKE_TIMES=${all[1]}=0.5 run tune --again
+  [[ $output == *"0 known before, 2 measured"* ]]
+  [ "$(chosen)" = "${all[1]}" ]
+}
+
+@test "equal times keep the cost model's order, every time" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[1]}=0.995 tune
+  [ "$(chosen)" = "${all[0]}" ]
+  rm -rf "$MOONKILN_CACHE/tuning"
+  FAKE_TIMES=${all[2]}=0.999 tune
+  [ "$(chosen)" = "${all[0]}" ]
+}
+
+@test "a candidate with wrong results is excluded and named, however fast" {
+  mapfile -t all < <(kernels)
+  FAKE_WRONG=${all[1]} FAKE_TIMES=${all[1]}=0.1 run tune
+  echo "$output"
+  [[ $output == *"is excluded: its results differ"* ]]
+  [[ $output == *"1 candidates excluded"* ]]
+  [ "$(chosen)" = "${all[0]}" ]
+  grep -q '| wrong - ' "$(records)"
+}
+
+@test "when all others differ from the reference, it is the one that is wrong" {
+  mapfile -t all < <(kernels)
+  FAKE_WRONG=${all[0]} run tune
+  [[ $output == *"1 candidates excluded"* ]]
+  [ "$(chosen)" = "${all[1]}" ]
+}
+
+@test "slow candidates are given up" {
+  mapfile -t all < <(kernels)
+  FAKE_LAUNCHES=$here/launches FAKE_TIMES=${all[1]}=2,${all[2]}=50 tune
+  [ "$(grep -c "${all[2]}" "$here/launches")" -eq 1 ]
+  [ "$(grep -c "${all[1]}" "$here/launches")" -eq 2 ]
+  (($(grep -c "${all[0]}" "$here/launches") >= 2))
+}
+
+@test "another size uses the nearest record and compiles nothing" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[2]}=0.5 tune
+  MOONKILN_LOG=info chosen --set tokens=5000 2>"$here/log"
+  cat "$here/log"
+  [ "$(grep -c "kernels: .* 0 compiled" "$here/log")" -ge 1 ]
+  ! grep -qE "kernels: .* [1-9][0-9]* compiled" "$here/log" || false
+  [ "$(sort -u "$here/launches" | grep matmul)" = "${all[2]}" ]
+  run tune --set tokens=20000
+  [[ $output == *"0 known before, 2 measured"* ]]
+  [ "$(grep -c '| best ' "$(records)")" -eq 4 ]
+}
+
+@test "the budget ends it, and the next tuning goes on" {
+  run tune --tune-budget 0
+  [ "$status" -eq 2 ]
+  MOONKILN_WORKER=/bin/sleep MOONKILN_COMPILE_TIMEOUT=5 MOONKILN_CACHE=$here/empty run timeout 60 "$MOONKILN" tune "$here/graph.lua" --tune-budget 1
+  echo "$output"
+  ((status < 124))
+}
+
+@test "Ctrl-C keeps what was measured" {
+  tune
+  cp "$(records)" "$here/before"
+  rm -rf "$MOONKILN_CACHE/cubin" # so that there is something to wait for
+  "$MOONKILN" tune "$here/graph.lua" --again 2>"$here/err" &
+  local pid=$!
+  while ! grep -q compiling "$here/err"; do sleep 0.1; done
+  kill -INT $pid
+  local status=0
+  wait $pid || status=$?
+  [ "$status" -eq 130 ]
+  grep -q "stopped; what was measured is kept" "$here/err"
+  diff "$here/before" "$(records)"
+}
+
+@test "a damaged record costs a message, others' are left as they are" {
+  tune
+  local file
+  file=$(records)
+  sed -i 's/| best/| blest/' "$file"
+  run chosen
+  [[ $output == *"2 lines of tuning records are damaged"* ]]
+  sed -i 's/gpu=Made-up GPU/gpu=Another GPU/' "$file"
+  cp "$file" "$here/before"
+  run tune
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ $output == *"tuning records are ignored, and left as they are"*"made for Another GPU"* ]]
+  [[ $output == *"tuning records were not saved"* ]]
+  cmp "$file" "$here/before"
+}
+
+@test "a kernel whose source has changed is measured again" {
+  tune
+  local file
+  file=$(records)
+  sed -Ei 's/(best|timed) ([0-9.]+ [^ ]+) [0-9a-f]{16}/\1 \2 0123456789abcdef/g' "$file"
+  run tune
+  [[ $output == *"0 known before, 2 measured"* ]]
+}
+
+@test "records that come with the program are used where the user has none" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[2]}=0.5 tune
+  mkdir -p "$here/data/scripts"
+  cp -r templates "$here/data"
+  cp -r scripts/models "$here/data/scripts"
+  mkdir "$here/data/scripts/tuning"
+  mv "$(records)" "$here/data/scripts/tuning"
+  [ "$(chosen)" = "${all[0]}" ]
+  export MOONKILN_DATA=$here/data
+  [ "$(chosen)" = "${all[2]}" ]
+  run tune
+  [[ $output == *"2 known before, 0 measured"* ]]
+}
+
+@test "a device that is lost ends it with the candidate's name" {
+  mapfile -t all < <(kernels)
+  FAKE_FAULT=${all[1]} run tune
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output == *"tuning: graph.lua:3: matmul"*"matmul_mma"* ]]
+}
+
+@test "explain prints the table of a group" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[2]}=0.5 tune
+  run "$MOONKILN" tune --explain gelu
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ ${lines[0]} == "Made-up GPU, 100 multiprocessors, driver 13, NVRTC "*".tune)" ]]
+  [[ ${lines[1]} == *"graph.lua:3: matmul gelu add" ]]
+  [[ $output == *"best       0.5000    1.000"* ]]
+  [[ $output == *"slow       1.0000    2.000"* ]]
+  [[ $output != *" rsqrt "* ]]
+  refused "$MOONKILN" tune --explain nothing-like-this -- --explain nothing-like-this
+}
+
+@test "usage" {
+  run "$MOONKILN" tune --help
+  [ "$status" -eq 0 ]
+  for arguments in "" "a14b --explain x" "a14b 14b" "a14b --size 100x100" "a14b --frames 80" "a14b --tune-budget none" "/nowhere" "/nowhere.lua"; do
+    # shellcheck disable=SC2086
+    run "$MOONKILN" tune $arguments
+    echo "$arguments: $output"
+    [ "$status" -eq 2 ]
+  done
+  CUDA_VISIBLE_DEVICES="" LD_LIBRARY_PATH="" run "$MOONKILN" tune "$here/graph.lua"
+  [ "$status" -eq 1 ]
+  [[ $output == *NVIDIA* ]]
+}
