@@ -18,9 +18,9 @@ typedef struct mk_gpu_probe {
   mk_gpu_block sums, flush;
   double *host_sums; /* as large as sums; malloc'd */
   mk_gpu_spaces spaces;
-  const mk_group *group; /* at present; borrowed */
+  const mk_group *group;    /* at present; borrowed */
   bool *written, *in_place; /* per extent; in place: read as well */
-} mk_gpu_probe;          /* zero-initialise */
+} mk_gpu_probe;             /* zero-initialise */
 
 /* Compiles its kernels. Close with mk_gpu_probe_close, after failure too. */
 bool mk_gpu_probe_open(mk_gpu_probe *p, mk_gpu_device *d, mk_status *st);

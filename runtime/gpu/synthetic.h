@@ -21,8 +21,8 @@ typedef struct mk_gpu_synthetic_rule { /* values: mean + deviation * N(0,1) */
 /* What values of this name and shape look like in a trained model: norm gains near 1, matrices that keep their input's scale. */
 mk_gpu_synthetic_rule mk_gpu_synthetic_rule_of(const char *name, const int64_t *dims, int rank);
 
-/* Enqueues count values N(mean, deviation) at `to`, which is aligned to 16 bytes; stream tells tensors of one seed apart. Integers
- * become 0. */
+/* Enqueues count values N(mean, deviation) at `to`, which is aligned to 16 bytes; stream tells tensors of one seed apart.
+ * Integers become 0. */
 bool mk_gpu_fill_normal(mk_gpu_device *d, const mk_gpu_synthetic *f, CUdeviceptr to, mk_dtype dtype, int64_t count, uint64_t seed,
                         uint64_t stream, mk_gpu_synthetic_rule rule, mk_status *st);
 

@@ -38,8 +38,9 @@ typedef struct mk_tune_report {
   bool stopped; /* by progress */
 } mk_tune_report;
 
-/* Tunes what the records do not tell enough about (nothing: takes no time), keeps what was found in t and on disk, and applies it to the jobs' plans. A group that cannot be measured keeps its
- * order and costs a message. False with the status set when nothing could be measured at all. */
+/* Tunes what the records do not tell enough about (nothing: takes no time), keeps what was found in t and on disk, and applies it
+ * to the jobs' plans. A group that cannot be measured keeps its order and costs a message. False with the status set when nothing
+ * could be measured at all. */
 bool mk_tune(mk_gpu_device *d, mk_tuning *t, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,
              mk_status *st);
 
