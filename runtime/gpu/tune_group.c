@@ -123,7 +123,7 @@ static void add_candidate(trial *t, int candidate) {
   mk_status why = {0};
   const char *broken = why_broken(t->b, c);
   if (broken) mk_fail(&why, MK_ECOMPILE, "%s", broken);
-  if (broken || !mk_gpu_group_make(t->b->d, c, t->b->kernels, t->arena, g, &why) || !bind(t, g, &why)) {
+  if (broken || !mk_gpu_group_make(t->b->d, t->b->plan, c, t->b->kernels, t->arena, g, &why) || !bind(t, g, &why)) {
     mk_log(MK_LOG_INFO, "tuning: %s: %s is out: %s", t->g->name, c->label, why.message);
     add_runner(t, candidate, NULL, 0, MK_RUNNER_BROKEN);
     return;

@@ -1,5 +1,5 @@
 /* A device for the made-up driver: memory that copies and fills work on, kernels that take made-up time and do nothing, but for
- * the tuner's comparison, which is done. Beside fake_driver.c.
+ * the tuner's comparison, which is done. Beside fake_driver.c, which is to be compiled with FAKE_DEVICE.
  *
  * FAKE_TIMES   "NAME=MS,NAME=MS": what kernels with NAME in theirs take; others take 1 ms
  * FAKE_WRONG   kernels with this in their name have wrong results

@@ -57,18 +57,13 @@ need_nvrtc() {
 }
 
 # A driver that is made up, before the machine's own (tests/cli/fake_driver.c says what it can be told). Compile workers do not
-# see it: NVRTC asks the driver, too.
+# see it: NVRTC asks the driver, too. Options are the compiler's.
 fake_driver() {
-  cc -shared -fPIC -I. -o "$here/libcuda.so.1" tests/cli/fake_driver.c tests/cli/fake_driver_rest.c
+  cc -shared -fPIC -I. -o "$here/libcuda.so.1" "$@" tests/cli/fake_driver.c tests/cli/fake_driver_rest.c
   printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec "%s" "$@"\n' "$MOONKILN" >"$here/worker"
   chmod +x "$here/worker"
   export LD_LIBRARY_PATH=$here MOONKILN_WORKER=$here/worker
 }
 
-# The same with a device that kernels can be run on (tests/cli/fake_device.c). NVRTC takes fright at it: its workers do without.
-fake_gpu() {
-  cc -shared -fPIC -I. -o "$here/libcuda.so.1" tests/cli/fake_driver.c tests/cli/fake_driver_rest.c tests/cli/fake_device.c
-  printf '#!/bin/sh\nunset LD_LIBRARY_PATH\nexec "%s" "$@"\n' "$MOONKILN" >"$here/worker"
-  chmod +x "$here/worker"
-  export LD_LIBRARY_PATH=$here MOONKILN_WORKER=$here/worker
-}
+# The same with memory that holds something and kernels that take time (tests/cli/fake_device.c).
+fake_gpu() { fake_driver -DFAKE_DEVICE tests/cli/fake_device.c; }

@@ -325,7 +325,7 @@ static void failures_are_known_the_second_time(void **state) {
   mk_status st = {0};
   mk_cache cache;
   mk_cache_open(&cache, folder);
-  const mk_kernel kernels[] = {{"wrong", wrong, 80, false}, {"crashing", crashing, 90, true}};
+  const mk_kernel kernels[] = {{"wrong", wrong, 80, false, 0}, {"crashing", crashing, 90, true, 0}};
   const mk_prepare_options o = {.arch = 90};
   mk_prepared p;
   for (int round = 0; round < 2; round++) {
