@@ -1,5 +1,6 @@
 #include "runtime/gpu/device.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "runtime/base/log.h"
@@ -45,21 +46,42 @@ static bool identify(mk_gpu_device *d, mk_status *st) {
   return true;
 }
 
-/* Without the library, matmuls are left to generated kernels. */
-static bool open_matmuls(mk_gpu_device *d, mk_status *st) {
-  mk_cublaslt *lt = calloc(1, sizeof *lt);
-  if (!lt) {
+/* Loading cuBLASLt takes a twentieth of a second, making a context longer: they go on side by side. */
+typedef struct lt_loading {
+  pthread_t thread;
+  bool started, found;
+  int max_major;
+  mk_cublaslt *lt;
+  mk_status *missing;
+} lt_loading;
+
+static void *load_matmuls(void *user) {
+  lt_loading *l = user;
+  l->found = mk_cublaslt_open(l->lt, l->max_major, l->missing);
+  return NULL;
+}
+
+static bool begin_matmuls(mk_gpu_device *d, lt_loading *l, mk_status *st) {
+  *l = (lt_loading){.max_major = d->cu->version / 1000, .lt = calloc(1, sizeof *l->lt), .missing = &d->lt_missing};
+  if (!l->lt) {
     mk_fail(st, MK_ENOMEM, "out of host memory");
     return false;
   }
-  mk_status *missing = &d->lt_missing;
-  if (!mk_cublaslt_open(lt, d->cu->version / 1000, missing) || !MK_LT(lt, missing, cublasLtCreate(&d->lt_handle))) {
-    mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", missing->message);
-    free(lt);
+  l->started = !pthread_create(&l->thread, NULL, load_matmuls, l);
+  if (!l->started) load_matmuls(l);
+  return true;
+}
+
+/* Without the library, matmuls are left to generated kernels. context: whether there is one to use it in. */
+static bool end_matmuls(mk_gpu_device *d, lt_loading *l, bool context, mk_status *st) {
+  if (l->started) pthread_join(l->thread, NULL);
+  if (!context || !l->found || !MK_LT(l->lt, l->missing, cublasLtCreate(&d->lt_handle))) {
+    if (context) mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", l->missing->message);
+    free(l->lt);
     d->lt_handle = NULL;
-    return true;
+    return context;
   }
-  d->lt = lt;
+  d->lt = l->lt;
   return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
 }
 
@@ -85,7 +107,10 @@ mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
   d->cu = driver;
   d->ordinal = ordinal;
   mk_cache_open(&d->cache, NULL);
-  if (mk_driver_open(driver, st) && identify(d, st) && open_context(d, st) && open_matmuls(d, st)) return d;
+  lt_loading loading;
+  if (mk_driver_open(driver, st) && identify(d, st) && begin_matmuls(d, &loading, st) &&
+      end_matmuls(d, &loading, open_context(d, st), st))
+    return d;
   mk_gpu_device_close(d);
   return NULL;
 }
