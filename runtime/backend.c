@@ -60,17 +60,36 @@ static mk_tuning *tuning(mk_backend *b) {
   return &b->tuning;
 }
 
-mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
+static mk_plan *plan_for(const mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
-  if (!b->device || !mk_env_data_path("templates", templates, st)) return NULL;
+  if (!mk_env_data_path("templates", templates, st)) return NULL;
   mk_plan_options options = {.arch = b->device->arch,
                              .smem_limit = b->device->smem_limit,
                              .sms = b->device->sms,
                              .templates = templates,
                              .cublaslt = b->device->lt != NULL,
                              .trial = b->trial};
-  mk_plan *plan = mk_plan_build(g, &options, st);
-  if (plan && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plan);
+  return mk_plan_build(g, &options, st);
+}
+
+bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st) {
+  mk_status *each = calloc((size_t)count, sizeof *each);
+  memset(plans, 0, sizeof *plans * (size_t)count);
+  if (!each) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
+#pragma omp parallel for num_threads(count) schedule(static, 1)
+  for (int i = 0; i < count; i++)
+    if (b->device && graphs[i]) plans[i] = plan_for(b, graphs[i], &each[i]);
+  for (int i = 0; i < count; i++) {
+    if (mk_failed(&each[i])) mk_fail(st, each[i].code, "%s", each[i].message);
+    if (plans[i] && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plans[i]);
+  }
+  free(each);
+  return !mk_failed(st);
+}
+
+mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
+  mk_plan *plan;
+  mk_backend_plans(b, (mk_graph *const *)&g, 1, &plan, st);
   return plan;
 }
 
@@ -81,11 +100,14 @@ bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk
   return mk_tune(b->device, tuning(b), jobs, count, o, report, st);
 }
 
-mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st) {
+mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, const mk_plan *plan, mk_status *st) {
   if (!b->device) return mk_cpu_session_open(g, st);
-  mk_plan *plan = mk_backend_plan(b, g, st);
-  if (!plan) return NULL;
-  MK_PUSH(&b->arena, b->plans, b->count, b->cap, plan);
+  if (!plan) {
+    mk_plan *made = mk_backend_plan(b, g, st);
+    if (!made) return NULL;
+    MK_PUSH(&b->arena, b->plans, b->count, b->cap, made);
+    plan = made;
+  }
   return mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
 }
 

@@ -23,14 +23,17 @@ void mk_backend_ignore_records(mk_backend *b);
 /* The plan of an optimized graph for the GPU, chosen by what was measured on this card before; NULL with a clean status on the
  * CPU. Free with mk_plan_free. */
 mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st);
+/* The plans of several graphs (NULL: none), made side by side. False with the status set when one failed; all are to be freed. */
+bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st);
 
 /* Measures what is not known of the jobs' plans (those that are not NULL), and keeps it for the plans to come. Nothing on the
  * CPU, nor when records are ignored. */
 bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,
                      mk_status *st);
 
-/* A session for an optimized graph, which it borrows; what it compiles is the backend's. Close with session->ops->close. */
-mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, mk_status *st);
+/* A session for an optimized graph, which it borrows, as it does the graph's plan (NULL: it is made here). What it compiles is
+ * the backend's. Close with session->ops->close. */
+mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, const mk_plan *plan, mk_status *st);
 
 /* Whether sessions for these plans (of mk_backend_plan) can be in memory together, or with offload one at a time; false with the
  * status set when the GPU's free memory is too small. The CPU is not asked. `what` is for the message. */

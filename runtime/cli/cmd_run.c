@@ -99,7 +99,7 @@ int cmd_run(int argc, char **argv) {
   mk_arena arena = {0};
   mk_trial tried = mk_cli_trial(&trial, &arena);
   if (b) mk_backend_try(b, &tried);
-  if (b && !mk_failed(&st)) job.session = mk_backend_session(b, g, &st);
+  if (b && !mk_failed(&st)) job.session = mk_backend_session(b, g, NULL, &st);
   mk_session *s = job.session;
   bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) &&
             s->ops->run(s, "prompt", &st) && s->ops->run(s, entry, &st);

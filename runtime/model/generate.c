@@ -1,6 +1,7 @@
 /* Prompt in, video out: the order of the phases, and who owns what in each. */
 #include "runtime/moonkiln.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 #include "runtime/model/stage.h"
 #include "runtime/model/video.h"
 
+enum { TEXT, HIGH, LOW, VAE, NETWORKS };
+
 typedef struct job {
   const mk_generate_options *o;
   const mk_callbacks *callbacks;
@@ -21,6 +24,8 @@ typedef struct job {
   mk_status st;
   mk_request request;
   mk_backend *backend;
+  mk_graph *graphs[NETWORKS]; /* of the networks that there are */
+  mk_plan *plans[NETWORKS];   /* NULL on the CPU */
   const char *policy;
   mk_history history; /* the solver's, while experts change */
   mk_video *video;
@@ -28,6 +33,8 @@ typedef struct job {
   int64_t context_values;
   float *context[2]; /* hidden states of prompt and negative prompt, [512, text_dim] */
   float *latents;    /* [channels, frames, height, width] */
+  pthread_t noise;   /* draws them */
+  bool drawing;
   const char *phase;
   double phase_start;
 } job;
@@ -58,6 +65,10 @@ static bool load_tick(void *user, const char *what, int64_t done, int64_t total)
 }
 
 static void take(double *slot, const job *j) { *slot += now() - j->phase_start; }
+
+static int64_t latent_values(const mk_request *r) {
+  return MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
+}
 
 static bool no_memory(job *j) { return mk_fail(&j->st, MK_ENOMEM, "out of host memory"), false; }
 
@@ -129,41 +140,47 @@ static bool tune(job *j, const mk_tune_job *jobs, int count) {
   return true;
 }
 
+/* The graphs of all networks, side by side: together they take as long as the largest. */
+static bool build_graphs(job *j) {
+  static const mk_network networks[NETWORKS] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
+  const mk_request *r = &j->request;
+  const mk_part *parts[NETWORKS] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
+  mk_status each[NETWORKS] = {{0}};
+#pragma omp parallel for num_threads(NETWORKS) schedule(static, 1)
+  for (int i = 0; i < NETWORKS; i++) {
+    if (!parts[i]->source) continue;
+    mk_network_options o = options_for(j, parts[i]);
+    j->graphs[i] = mk_network_checked(networks[i], &o, &each[i]);
+    if (!j->graphs[i] && parts[i]->path) mk_fail_context(&each[i], "%s", parts[i]->path);
+  }
+  for (int i = 0; i < NETWORKS; i++)
+    if (mk_failed(&each[i])) return mk_fail(&j->st, each[i].code, "%s", each[i].message), false;
+  return true;
+}
+
 /* Everything is looked at before any heavy work: what is wrong with the last network's weights, or too large for the GPU, is
  * known at once. The experts are in memory together, the others alone. */
 static bool check_networks(job *j) {
-  enum { TEXT, HIGH, LOW, VAE, COUNT };
-  static const mk_network networks[COUNT] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
   const mk_request *r = &j->request;
-  const mk_part *parts[COUNT] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
-  mk_graph *graphs[COUNT] = {NULL};
-  mk_plan *plans[COUNT] = {NULL}, *experts[2];
+  mk_plan **plans = j->plans, *experts[2];
   int nexperts = 0;
   char scripts[PATH_MAX];
-  bool ok = mk_env_data_path("scripts/models", scripts, &j->st);
-  for (int i = 0; ok && i < COUNT; i++) {
-    if (!parts[i]->source) continue;
-    mk_network_options o = options_for(j, parts[i]);
-    ok = (graphs[i] = mk_network_checked(networks[i], &o, &j->st)) != NULL;
-    if (!ok && parts[i]->path) mk_fail_context(&j->st, "%s", parts[i]->path);
-    if (ok) plans[i] = mk_backend_plan(j->backend, graphs[i], &j->st);
-    ok = !mk_failed(&j->st);
-  }
+  bool ok = mk_env_data_path("scripts/models", scripts, &j->st) && build_graphs(j) &&
+            mk_backend_plans(j->backend, j->graphs, NETWORKS, plans, &j->st);
   for (int e = 0; ok && e < 2; e++)
     if (expert_used(&r->schedule, e)) experts[nexperts++] = plans[HIGH + e];
   ok = ok && mk_backend_fits(j->backend, &plans[TEXT], 1, false, "text encoder", &j->st) &&
        mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->st) &&
        mk_backend_fits(j->backend, &plans[VAE], 1, false, "decoder", &j->st);
-  const mk_tune_job jobs[COUNT] = {{plans[TEXT], 1 + r->guided},
-                                   {plans[HIGH], steps_of(&r->schedule, 0)},
-                                   {plans[LOW], steps_of(&r->schedule, 1)},
-                                   {plans[VAE], (double)r->latent_frames}};
-  ok = ok && tune(j, jobs, COUNT);
-  for (int i = 0; i < COUNT; i++) {
-    mk_plan_free(plans[i]);
-    mk_graph_free(graphs[i]);
-  }
-  return ok;
+  const mk_tune_job jobs[NETWORKS] = {{plans[TEXT], 1 + r->guided},
+                                      {plans[HIGH], steps_of(&r->schedule, 0)},
+                                      {plans[LOW], steps_of(&r->schedule, 1)},
+                                      {plans[VAE], (double)r->latent_frames}};
+  return ok && tune(j, jobs, NETWORKS);
+}
+
+static bool open_stage(job *j, mk_stage *s, int network, const mk_part *part) {
+  return mk_stage_open_graph(s, j->backend, j->graphs[network], j->plans[network], part->source, load_tick, j, &j->st);
 }
 
 /* ---- phases */
@@ -171,9 +188,8 @@ static bool check_networks(job *j) {
 static bool encode_prompts(job *j) {
   const mk_request *r = &j->request;
   mk_stage text = {0};
-  mk_network_options o = options_for(j, &r->text);
   begin(j, "loading the text encoder");
-  if (!mk_stage_open(&text, j->backend, MK_NET_TEXT, &o, r->text.source, load_tick, j, &j->st)) return false;
+  if (!open_stage(j, &text, TEXT, &r->text)) return false;
   take(&j->result->load_seconds, j);
   begin(j, "encoding the prompt");
   int64_t room = mk_stage_count(&text, "hidden");
@@ -192,11 +208,10 @@ static bool encode_prompts(job *j) {
 
 static bool open_expert(job *j, int which, mk_stage *s) {
   const mk_request *r = &j->request;
-  mk_network_options o = options_for(j, &r->dit[which]);
   begin(j, !r->dit[1].source ? "loading the transformer"
            : which           ? "loading the low-noise expert"
                              : "loading the high-noise expert");
-  if (!mk_stage_open(s, j->backend, MK_NET_DIT, &o, r->dit[which].source, load_tick, j, &j->st)) return false;
+  if (!open_stage(j, s, HIGH + which, &r->dit[which])) return false;
   int64_t room = mk_stage_count(s, "context");
   bool ok = room == j->context_values;
   if (!ok)
@@ -227,7 +242,7 @@ static bool denoise(job *j) {
   const mk_schedule *s = &r->schedule;
   mk_stage experts[2] = {{0}};
   bool ok = true;
-  int64_t count = MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
+  int64_t count = latent_values(r);
   for (int e = 0; ok && !j->o->offload && e < 2; e++) /* all resident before the first step */
     if (expert_used(s, e)) ok = open_expert(j, e, &experts[e]);
   double loaded = j->result->load_seconds, start = now();
@@ -255,9 +270,8 @@ static bool decode(job *j) {
   const mk_request *r = &j->request;
   int64_t plane = r->latent_height * r->latent_width, pixels = r->width * r->height;
   mk_stage vae = {0};
-  mk_network_options o = options_for(j, &r->vae);
   begin(j, "loading the decoder");
-  if (!mk_stage_open(&vae, j->backend, MK_NET_VAE, &o, r->vae.source, load_tick, j, &j->st)) return false;
+  if (!open_stage(j, &vae, VAE, &r->vae)) return false;
   take(&j->result->load_seconds, j);
   begin(j, "decoding");
   float *chunk = malloc((size_t)(pixels * 3 * 4) * sizeof *chunk);
@@ -272,15 +286,28 @@ static bool decode(job *j) {
   return ok;
 }
 
-static bool draw_noise(job *j) {
-  const mk_request *r = &j->request;
-  int64_t count = MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
-  j->latents = malloc((size_t)count * sizeof *j->latents);
-  if (!j->latents) return no_memory(j);
+static void *draw_noise(void *user) {
+  const job *j = user;
+  size_t count = (size_t)latent_values(&j->request);
   if (j->o->rng && !strcmp(j->o->rng, "cuda"))
-    mk_noise_cuda((uint64_t)j->o->seed, MK_NOISE_GRID_H100, j->latents, (size_t)count);
+    mk_noise_cuda((uint64_t)j->o->seed, MK_NOISE_GRID_H100, j->latents, count);
   else
-    mk_noise_cpu((uint64_t)j->o->seed, j->latents, (size_t)count);
+    mk_noise_cpu((uint64_t)j->o->seed, j->latents, count);
+  return NULL;
+}
+
+/* The noise takes a while and is not needed before the first step: it is drawn beside what comes first. */
+static bool begin_noise(job *j) {
+  j->latents = malloc((size_t)latent_values(&j->request) * sizeof *j->latents);
+  if (!j->latents) return no_memory(j);
+  j->drawing = !pthread_create(&j->noise, NULL, draw_noise, j);
+  if (!j->drawing) draw_noise(j);
+  return true;
+}
+
+static bool end_noise(job *j) {
+  if (j->drawing) pthread_join(j->noise, NULL);
+  j->drawing = false;
   return true;
 }
 
@@ -300,12 +327,17 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   mk_result ignored = {0};
   job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
   *j.result = (mk_result){0};
-  bool ok = mk_request_open(&j.request, o, &j.st) && draw_noise(&j) && open_output(&j);
+  bool ok = mk_request_open(&j.request, o, &j.st) && begin_noise(&j) && open_output(&j);
   if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
   if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
   if (ok && o->no_tune) mk_backend_ignore_records(j.backend);
-  ok = ok && check_networks(&j) && encode_prompts(&j) && denoise(&j) && decode(&j) && finish_output(&j);
+  ok = ok && check_networks(&j) && encode_prompts(&j) && end_noise(&j) && denoise(&j) && decode(&j) && finish_output(&j);
+  end_noise(&j);
   mk_video_discard(j.video);
+  for (int i = 0; i < NETWORKS; i++) {
+    mk_plan_free(j.plans[i]);
+    mk_graph_free(j.graphs[i]);
+  }
   mk_backend_close(j.backend);
   mk_history_free(&j.history);
   for (int i = 0; i < 2; i++) free(j.context[i]);

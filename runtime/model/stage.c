@@ -5,8 +5,14 @@
 
 bool mk_stage_open(mk_stage *s, mk_backend *b, mk_network network, const mk_network_options *options, const mk_source *weights,
                    mk_progress_fn progress, void *user, mk_status *st) {
-  s->graph = mk_network_graph(network, options, st);
-  if (s->graph) s->session = mk_backend_session(b, s->graph, st);
+  s->own = mk_network_graph(network, options, st);
+  return s->own && mk_stage_open_graph(s, b, s->own, NULL, weights, progress, user, st);
+}
+
+bool mk_stage_open_graph(mk_stage *s, mk_backend *b, const mk_graph *g, const mk_plan *plan, const mk_source *weights,
+                         mk_progress_fn progress, void *user, mk_status *st) {
+  s->graph = g;
+  s->session = mk_backend_session(b, g, plan, st);
   if (s->session && s->session->ops->load(s->session, weights, progress, user, st)) return true;
   mk_stage_close(s);
   return false;
@@ -14,7 +20,7 @@ bool mk_stage_open(mk_stage *s, mk_backend *b, mk_network network, const mk_netw
 
 void mk_stage_close(mk_stage *s) {
   if (s->session) s->session->ops->close(s->session);
-  mk_graph_free(s->graph);
+  mk_graph_free(s->own);
   *s = (mk_stage){0};
 }
 

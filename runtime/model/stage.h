@@ -6,13 +6,17 @@
 #include "runtime/model/networks.h"
 
 typedef struct mk_stage {
-  mk_graph *graph;
+  const mk_graph *graph;
+  mk_graph *own; /* the graph, unless it is the caller's */
   mk_session *session;
 } mk_stage; /* zero-initialise */
 
 /* Builds the graph, opens a session, loads the weights. On failure the stage is closed. */
 bool mk_stage_open(mk_stage *s, mk_backend *b, mk_network network, const mk_network_options *options, const mk_source *weights,
                    mk_progress_fn progress, void *user, mk_status *st);
+/* The same with a graph, and its plan or NULL, that stay the caller's, until the stage is closed. */
+bool mk_stage_open_graph(mk_stage *s, mk_backend *b, const mk_graph *g, const mk_plan *plan, const mk_source *weights,
+                         mk_progress_fn progress, void *user, mk_status *st);
 void mk_stage_close(mk_stage *s); /* twice is fine */
 
 /* Writes a dense tensor of f32 (or i32) values to an input or state; its dims are those the graph declares. */
