@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/base/env.h"
@@ -19,6 +20,21 @@ bool mk_log_parse(const char *name, mk_log_level *out) {
 }
 
 bool mk_log_on(mk_log_level level) { return level <= mk_env_get()->log_level; }
+
+double mk_log_age(void) {
+  char text[1024];
+  unsigned long long start = 0;
+  struct timespec now;
+  FILE *f = fopen("/proc/self/stat", "re");
+  if (!f) return 0;
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = 0;
+  const char *at = strrchr(text, ')'); /* the name of the program, which may hold anything, is field 2; the start is field 22 */
+  for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+  if (!at || sscanf(at, " %llu", &start) != 1 || clock_gettime(CLOCK_BOOTTIME, &now)) return 0;
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec - (double)start / (double)sysconf(_SC_CLK_TCK);
+}
 
 void mk_log(mk_log_level level, const char *format, ...) {
   if (!mk_log_on(level)) return;

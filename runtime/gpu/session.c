@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/base/log.h"
 #include "runtime/gpu/executor.h"
 #include "runtime/gpu/upload.h"
 
@@ -211,7 +212,10 @@ mk_session *mk_gpu_session_open(mk_gpu_device *d, const mk_plan *plan, const mk_
   for (int i = 0; i < plan->nprograms; i++) s->programs[i].plan = &plan->programs[i];
   mk_gpu_budget budget = {0};
   mk_gpu_budget_add(&budget, plan, true);
-  if (mk_gpu_enter(d, st) && mk_gpu_budget_check(d, &budget, plan->name, st) && mk_gpu_select(s, st)) return &s->base;
+  if (mk_gpu_enter(d, st) && mk_gpu_budget_check(d, &budget, plan->name, st) && mk_gpu_select(s, st)) {
+    mk_log(MK_LOG_INFO, "%s can launch kernels %.2f s after the program began", plan->name, mk_log_age());
+    return &s->base;
+  }
   mk_fail_context(st, "%s on GPU %d (%s)", plan->name, d->ordinal, d->name);
   session_close(&s->base);
   return NULL;

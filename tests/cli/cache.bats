@@ -266,6 +266,8 @@ plant() {
   [ -z "$output" ]
   MOONKILN_CACHE=$here/target MOONKILN_LOG=info run run_graph
   [[ $output == *" 0 compiled"* ]]
+  [[ $output =~ "can launch kernels "([0-9.]+)" s after the program began" ]]
+  awk -v t="${BASH_REMATCH[1]}" 'BEGIN { exit !(t >= 0 && t < 60) }'
 }
 
 @test "no home folder" {
