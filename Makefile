@@ -125,6 +125,7 @@ $(BUILD)/obj/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 $(BUILD)/obj/runtime/cli/profile_html.o: runtime/cli/profile_page.html
+$(BUILD)/obj/runtime/cli/sweep_html.o: runtime/cli/sweep_page.html
 $(BUILD)/libmoonkiln.a: $(LIB_O)
 	@rm -f $@
 	ar rcs $@ $^

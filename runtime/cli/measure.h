@@ -18,7 +18,16 @@ typedef struct mk_measure {   /* as the command line gives it */
   bool no_tune;               /* the cost model's choices, the library's first suggestions */
   bool wants_ceilings;        /* measure the card first */
   mk_trial_request trial;
+  int npins;
+  const mk_pin *pins;           /* borrowed */
+  struct mk_gpu_device *device; /* borrowed; NULL: the first GPU is opened */
+  int arch;                     /* with no device: what to compile for; 0: open one */
+  bool compile_only;            /* of variants: nothing is run, though there is a device */
 } mk_measure;
+
+/* The options of the command line that fill m; returns how many there are. */
+enum { MK_MEASURE_OPTIONS = 12 };
+int mk_measure_options(mk_measure *m, mk_option out[MK_MEASURE_OPTIONS]);
 
 /* Builds, loads and times the program: for a model, one guided diffusion step. Free p either way. */
 bool mk_profile_measure(mk_profile *p, const mk_measure *m, mk_status *st);

@@ -79,6 +79,7 @@ bool mk_profile_read(mk_profile *p, const char *path, mk_status *st);
 
 /* ---- for people */
 void mk_profile_table(const mk_profile *p, mk_text *out);
+void mk_profile_print(const mk_profile *p, bool json); /* the table, or JSON, to standard output */
 /* One page that needs nothing else. */
 void mk_profile_page(const mk_profile *p, mk_text *out, mk_status *st);
 

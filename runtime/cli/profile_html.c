@@ -4,26 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The skeleton becomes part of the program. */
-__asm__(
-    ".pushsection .rodata\n"
-    "mk_profile_skeleton:\n"
-    ".incbin \"runtime/cli/profile_page.html\"\n"
-    ".byte 0\n"
-    ".popsection\n");
-extern const char mk_profile_skeleton[];
-
-void mk_html_escape(mk_text *out, const char *s) {
-  for (; *s; s++) {
-    switch (*s) {
-      case '&': mk_text_add(out, "&amp;"); break;
-      case '<': mk_text_add(out, "&lt;"); break;
-      case '>': mk_text_add(out, "&gt;"); break;
-      case '"': mk_text_add(out, "&quot;"); break;
-      default: mk_text_add_n(out, s, 1);
-    }
-  }
-}
+MK_HTML_EMBED(mk_profile_skeleton, "runtime/cli/profile_page.html");
 
 static double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
 static bool measured(const mk_profile *p) { return p->ceilings.matmul_tflops > 0; }
@@ -40,13 +21,15 @@ void mk_html_group_title(const mk_profile *p, const mk_profile_row *r, mk_text *
 
 /* ---- parts */
 
-static void add_title(const mk_profile *p, mk_text *out) {
+static void add_title(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   mk_html_escape(out, p->graph);
   mk_text_add(out, ", ");
   mk_html_escape(out, p->entry);
 }
 
-static void add_subject(const mk_profile *p, mk_text *out) {
+static void add_subject(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   mk_html_escape(out, p->subject);
   mk_text_add(out, " on ");
   mk_html_escape(out, p->gpu);
@@ -56,7 +39,8 @@ static void add_tile(const char *value, const char *what, mk_text *out) {
   mk_text_addf(out, "<div><b>%s</b>%s</div>\n", value, what);
 }
 
-static void add_tiles(const mk_profile *p, mk_text *out) {
+static void add_tiles(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   char value[64];
   double all = mk_profile_sum_ms(p), flop = 0;
   mk_profile_limits sums = mk_profile_limit_sums(p, NULL);
@@ -97,7 +81,8 @@ static void add_numbers(const mk_profile *p, const mk_profile_row *r, mk_text *o
   add_number(mk_profile_rate(r->bytes, r->ms, 1e9), "%.0f", out);
 }
 
-static void add_kinds(const mk_profile *p, mk_text *out) {
+static void add_kinds(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   mk_profile_row kinds[MK_PROFILE_KINDS];
   int n = mk_profile_by_kind(p, kinds);
   for (int i = 0; i < n; i++) {
@@ -110,7 +95,8 @@ static void add_kinds(const mk_profile *p, mk_text *out) {
   }
 }
 
-static void add_groups(const mk_profile *p, mk_text *out) {
+static void add_groups(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   for (int i = 0; i < p->nrows; i++) {
     const mk_profile_row *r = &p->rows[i];
     mk_limit real = mk_profile_limit(p, r), sheet = mk_profile_sheet_limit(p, r);
@@ -131,7 +117,8 @@ static void add_groups(const mk_profile *p, mk_text *out) {
   }
 }
 
-static void add_card(const mk_profile *p, mk_text *out) {
+static void add_card(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
   const mk_gpu_peaks *s = &p->peaks;
   mk_html_escape(out, p->gpu);
   mk_text_addf(out, ", %d multiprocessors. ", p->sms);
@@ -146,35 +133,17 @@ static void add_card(const mk_profile *p, mk_text *out) {
                s->memory_tbs);
 }
 
-static void add_steps(const mk_profile *p, mk_text *out) { mk_text_addf(out, "%.3f ms", p->steps_ms); }
-
-static const struct {
-  const char *name;
-  void (*add)(const mk_profile *p, mk_text *out);
-} parts[] = {{"title", add_title},          {"subject", add_subject}, {"tiles", add_tiles},   {"bars", mk_svg_bars},
-             {"roofline", mk_svg_roofline}, {"kinds", add_kinds},     {"groups", add_groups}, {"card", add_card},
-             {"steps", add_steps}};
-
-static bool add_part(const mk_profile *p, const char *name, size_t length, mk_text *out) {
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-    if (strlen(parts[i].name) == length && !memcmp(parts[i].name, name, length)) {
-      parts[i].add(p, out);
-      return true;
-    }
-  return false;
+static void add_steps(const void *subject, mk_text *out) {
+  const mk_profile *p = subject;
+  mk_text_addf(out, "%.3f ms", p->steps_ms);
 }
 
+static void add_bars(const void *subject, mk_text *out) { mk_svg_bars(subject, out); }
+static void add_roofline(const void *subject, mk_text *out) { mk_svg_roofline(subject, out); }
+
 void mk_profile_page(const mk_profile *p, mk_text *out, mk_status *st) {
-  const char *at = mk_profile_skeleton;
-  for (const char *open; (open = strstr(at, "{{"));) {
-    const char *name = open + 2, *close = strstr(name, "}}");
-    mk_text_add_n(out, at, (size_t)(open - at));
-    if (!close || !add_part(p, name, (size_t)(close - name), out)) {
-      mk_fail(st, MK_EINTERNAL, "the page's skeleton has an unknown part at '%.20s'", open);
-      return;
-    }
-    at = close + 2;
-  }
-  mk_text_add(out, at);
-  if (out->failed) mk_fail(st, MK_ENOMEM, "out of host memory");
+  static const mk_html_part parts[] = {{"title", add_title},   {"subject", add_subject},   {"tiles", add_tiles},
+                                       {"bars", add_bars},     {"roofline", add_roofline}, {"kinds", add_kinds},
+                                       {"groups", add_groups}, {"card", add_card},         {"steps", add_steps}};
+  mk_html_fill(mk_profile_skeleton, parts, (int)(sizeof parts / sizeof *parts), p, out, st);
 }

@@ -2,10 +2,9 @@
 #ifndef MK_CLI_PROFILE_HTML_H
 #define MK_CLI_PROFILE_HTML_H
 
+#include "runtime/cli/html.h"
 #include "runtime/cli/profile.h"
 
-/* s as text or attribute value. */
-void mk_html_escape(mk_text *out, const char *s);
 /* What the pointer shows over a group's mark: `<title>name; ...</title>`. */
 void mk_html_group_title(const mk_profile *p, const mk_profile_row *r, mk_text *out);
 

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "runtime/cli/profile.h"
@@ -74,4 +75,18 @@ void mk_profile_table(const mk_profile *p, mk_text *out) {
   mk_text_addf(out, "%s of %s: %.3f ms as a whole (%.1f TFLOP/s), %.3f ms step by step\n", p->entry, p->subject, p->graph_ms,
                mk_profile_rate(all.flop, p->graph_ms, 1e12), p->steps_ms);
   add_card(p, out);
+}
+
+void mk_profile_print(const mk_profile *p, bool json) {
+  if (json) {
+    json_t *root = mk_profile_to_json(p);
+    if (root) json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    puts("");
+    json_decref(root);
+    return;
+  }
+  mk_text table = {0};
+  mk_profile_table(p, &table);
+  fputs(mk_text_str(&table), stdout);
+  mk_text_free(&table);
 }

@@ -108,3 +108,116 @@ own=scripts/experiments/own_template
   [ "$status" = 0 ]
   [[ $output == *"matmul_mma"* && $output == *"edited: $kernel"* ]]
 }
+
+# ---- tables of variants
+
+@test "every candidate is in the table; without a GPU what the compiler says" {
+  need_nvrtc
+  run "$MOONKILN" bench $graph --templates $own --variants
+  [ "$status" = 0 ]
+  [[ $output == *"kernels are compiled for sm_90a only"* && $output == *"times and errors need a GPU"* ]]
+  grep -qE '^\* matmul_mma .* - +- +- +[0-9]+ +65536 +0$' <<<"$output"
+  [ "$(grep -cE '^  plain_matmul rows=[24] step=(16|32) .* [0-9]+ +[0-9]+ +0$' <<<"$output")" = 3 ]
+  [[ $output != *"since the last save"* ]]
+}
+
+# watches PATTERN FILE: waits until the file has the pattern.
+watches() {
+  local i
+  for ((i = 0; i < 300; i++)); do
+    if grep -qE -- "$1" "$2"; then return 0; fi
+    sleep 0.1
+  done
+  cat "$2"
+  return 1
+}
+
+@test "--watch shows each save's table, waits after a mistake, and says what changed" {
+  need_nvrtc
+  cp $graph "$here/g.lua"
+  cp -r $own "$here/mine"
+  "$MOONKILN" bench "$here/g.lua" --templates "$here/mine" --watch --watch-count 4 >"$here/log" 2>&1 3>&- &
+  local job=$!
+  watches "-- waiting" "$here/log"
+  sed -i 's/tunables = {/tunables = [/' "$here/mine/plain_matmul.lua"
+  watches "mine/plain_matmul.lua: plain_matmul.lua:16:" "$here/log"
+  sed -i 's/tunables = \[/tunables = {/' "$here/mine/plain_matmul.lua"
+  sed -i 's/acc\[i\]\[j\] = 0.f/acc[i][j] = 0.5f/' "$here/mine/plain_matmul.cu"
+  watches "plain_matmul rows=2 step=16 .* registers [+-][0-9]+, spills" "$here/log"
+  sed -i 's/:gelu()/:silu(/' "$here/g.lua"
+  watches "g.lua:[0-9]+:" "$here/log"
+  wait $job && false # the last round failed, so does the command
+  [ "$(grep -c "waiting for the next save" "$here/log")" = 3 ]
+  grep -q "since the last save" "$here/log"
+  grep -q "^  matmul_mma .*  same code$" "$here/log" || grep -q "^\* matmul_mma .*  same code$" "$here/log"
+}
+
+@test "a kernel that does not compile is a line, with the compiler's words below" {
+  need_nvrtc
+  cp -r $own "$here/mine"
+  sed -i 's/__syncthreads();/syncthreds();/' "$here/mine/plain_matmul.cu"
+  run "$MOONKILN" bench $graph --templates "$here/mine" --variants
+  [ "$status" = 0 ]
+  [[ $output == *"plain_matmul rows=2 step=16"*"fails, see below"* && $output == *'identifier "syncthreds" is undefined'* ]]
+}
+
+@test "on a GPU variants are timed and compared with the CPU backend" {
+  need_nvrtc
+  fake_driver
+  run "$MOONKILN" bench $graph --templates $own --variants
+  echo "$output"
+  [ "$status" = 0 ]
+  grep -qE '^  plain_matmul rows=2 step=16 +8000\.00 +[0-9]+% +[0-9.e+-]+! +70 +6272 +0$' <<<"$output" # nothing was computed
+  [[ $output == *"on Made-up GPU: 8000.00 us as planned"*"errors against the CPU backend"* ]]
+}
+
+@test "edited kernels are the only variants of their groups" {
+  need_nvrtc
+  "$MOONKILN" emit $graph --no-cublaslt --kernel matmul --dump "$here/d"
+  local file=("$here"/d/matmul*.cu)
+  sed -i 's/^extern "C" __global__/__device__ int edited_here;\n&/' "${file[0]}"
+  run "$MOONKILN" bench $graph --load "$here/d" --variants
+  [ "$status" = 0 ]
+  [ "$(grep -cE '^[* ] matmul_mma ' <<<"$output")" = 1 ]
+}
+
+# ---- sweeps
+
+@test "a sweep over tunables and parameters, as CSV and as a page" {
+  need_nvrtc
+  "$MOONKILN" bench $graph --templates $own --sweep rows=2,8 --sweep tokens=64..256 --csv "$here/s.csv" --html "$here/s.html"
+  [ "$(wc -l <"$here/s.csv")" = 7 ]
+  [ "$(head -n 1 "$here/s.csv")" = \
+    rows,tokens,ms,tflops,gbs,roofline_percent,registers,smem_bytes,spill_bytes,candidate,group,message ]
+  [ "$(cut -d , -f 1-2 "$here/s.csv" | tail -n 6 | tr '\n' ' ')" = "2,64 2,128 2,256 8,64 8,128 8,256 " ]
+  [ "$(grep -c 'plain_matmul rows=8' "$here/s.csv")" = 3 ]
+  grep -q '<polyline points=' "$here/s.html"
+  if grep -E 'https?://|<script src|<link' "$here/s.html"; then return 1; fi
+}
+
+@test "a sweep on a GPU has times" {
+  need_nvrtc
+  fake_driver
+  "$MOONKILN" bench $graph --sweep tile_m=64,128 --sweep params.tokens=300,600 --csv "$here/s.csv" --html "$here/s.html"
+  cat "$here/s.csv"
+  [ "$(grep -cE '^(64|128),(300|600),8,0\.[0-9]+,[0-9.]+,[0-9.]+,[0-9]+,[0-9]+,0,' "$here/s.csv")" = 4 ]
+  grep -q 'TFLOP/s</text>' "$here/s.html"
+}
+
+@test "a point that cannot be run is a line with a message" {
+  need_nvrtc
+  "$MOONKILN" bench $graph --templates $own --sweep hidden=64,66,-1 --sweep rows=4 --csv "$here/s.csv"
+  grep -qE '^64,4,,,,,[0-9]+,' "$here/s.csv"
+  grep -qE '^66,4,,,,,,,,,,no candidate of any group can have rows=4 here' "$here/s.csv"
+  grep -qE '^-1,4,.*own_template.lua' "$here/s.csv"
+}
+
+@test "wrong sweeps are refused" {
+  refused "$MOONKILN" bench $graph --sweep tile_m -- "--sweep tile_m" NAME=VALUE
+  refused "$MOONKILN" bench $graph --sweep tile_m=64..x -- "1024..131072"
+  refused "$MOONKILN" bench $graph --sweep tile_m=65 -- "tile_m=65" matmul_mma 128
+  refused "$MOONKILN" bench $graph --sweep tokens=1..4000000000 --sweep hidden=1..4000000000 --sweep dim=4,8 -- combinations
+  refused "$MOONKILN" bench $graph --csv "$out/x.csv" -- --sweep
+  refused "$MOONKILN" bench $graph --watch --sweep tokens=1,2 -- "only one"
+  refused "$MOONKILN" bench $graph --watch-count 3 -- --watch
+}
