@@ -8,6 +8,7 @@
 
 #include "codegen/planner.h"
 #include "runtime/base/file.h"
+#include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 
 static int find_kernel(const mk_plan *p, const char *name) {
@@ -57,6 +58,7 @@ static bool take(mk_planner *p, const char *folder, const char *file, bool *edit
   bool ok = text && fits(path, &p->plan->kernels[k], text, p->st);
   if (ok && strcmp(text, p->plan->kernels[k].source) != 0) {
     p->plan->kernels[k].source = mk_strdup(p->arena, text);
+    p->plan->kernels[k].hash = mk_hash64(text, bytes);
     edited[k] = true;
   }
   free(text);

@@ -95,6 +95,7 @@ static bool show(void *user, const mk_tune_progress *p) {
 typedef struct request {
   const char *what;
   mk_text_list sets, weights;
+  mk_trial_request trial;
   mk_model_size size;
   double seconds;
   bool again;
@@ -163,6 +164,7 @@ int cmd_tune(int argc, char **argv) {
       {"again", MK_OPT_FLAG, &r.again, NULL, "measure what is known, too", 0, 0},
       {"set", MK_OPT_LIST, &r.sets, "K=V", "parameter of a graph's script", 0, 0},
       {"weights", MK_OPT_LIST, &r.weights, "PATH", "safetensors file or checkpoint folder of a graph (for shapes only)", 0, 0},
+      {"templates", MK_OPT_LIST, &r.trial.templates, "DIR", "folder of your own templates", 0, 0},
       {"explain", MK_OPT_TEXT, &explained, "GROUP", "print the candidates of groups with this in their name or signature", 0, 0},
   };
   const mk_command_line line = {
@@ -188,7 +190,10 @@ int cmd_tune(int argc, char **argv) {
   loaded l = {0};
   mk_tune_report report = {0};
   mk_backend *b = NULL;
+  mk_arena arena = {0};
+  mk_trial trial = mk_cli_trial(&r.trial, &arena);
   if (load(&r, &l, &st)) b = mk_backend_open("cuda", &st);
+  if (b) mk_backend_try(b, &trial);
   if (b && tune(&r, &l, b, &report, &st)) {
     print_report(&report);
     if (report.stopped) mk_fail(&st, MK_EINTERRUPTED, "stopped; what was measured is kept");
@@ -196,5 +201,6 @@ int cmd_tune(int argc, char **argv) {
   mk_backend_close(b);
   for (int i = 0; i < l.count; i++) mk_graph_free(l.graphs[i]);
   mk_weights_close(l.weights);
+  mk_arena_free(&arena);
   return mk_exit_code(&st);
 }

@@ -149,6 +149,24 @@ chosen() {
   [[ $output == *"0 known before, 2 measured"* ]]
 }
 
+@test "a template of your own is picked up, measured, and chosen when it is faster" {
+  mapfile -t all < <(kernels)
+  mkdir "$here/mine"
+  cp templates/matmul_mma.cu "$here/mine/matmul_mine.cu"
+  cp templates/matmul_mma.lua "$here/mine/matmul_mine.lua"
+  tune
+  export MOONKILN_TEMPLATES=$here/mine
+  FAKE_TIMES=matmul_mine=0.5 run tune
+  echo "$output"
+  [[ $output == *"1 known before, 1 measured"* ]]
+  [[ $(chosen) == matmul_mine_* ]]
+  run tune
+  [[ $output == *"2 known before, 0 measured"* ]]
+  unset MOONKILN_TEMPLATES
+  FAKE_TIMES=matmul_mine=5 run tune --again --templates "$here/mine"
+  [ "$(chosen)" = "${all[0]}" ]
+}
+
 @test "records that come with the program are used where the user has none" {
   mapfile -t all < <(kernels)
   FAKE_TIMES=${all[2]}=0.5 tune
