@@ -43,7 +43,10 @@ static bool tell(tuner *t, const char *group, const char *best, double best_ms) 
     value += t->problems.items[i].value;
     if (i < t->at) done += t->problems.items[i].value;
   }
+  /* Measuring goes by value, compiling by number. */
   double left = t->o->seconds - seconds, likely = done > 0 ? seconds * (value - done) / done : left;
+  double by_number = t->at > 0 ? seconds * (t->problems.count - t->at) / t->at : left;
+  if (by_number > likely) likely = by_number;
   mk_tune_progress p = {.done = t->at,
                         .total = t->problems.count,
                         .group = group,
