@@ -71,6 +71,7 @@ static void order_jobs(mk_tune_problems *p, int jobs, mk_arena *arena) {
   double *worth = MK_NEW_ARRAY(arena, double, jobs);
   mk_tune_problem *sorted = MK_NEW_ARRAY(arena, mk_tune_problem, p->count);
   int n = 0;
+  if (!p->count) return;
   qsort(p->items, (size_t)p->count, sizeof *p->items, by_value);
   for (int i = 0; i < p->count; i++) worth[p->items[i].job] += p->items[i].value;
   for (int round = 0; round < jobs; round++) {
@@ -81,7 +82,7 @@ static void order_jobs(mk_tune_problems *p, int jobs, mk_arena *arena) {
     for (int i = 0; i < p->count; i++)
       if (p->items[i].job == best) sorted[n++] = p->items[i];
   }
-  if (n) memcpy(p->items, sorted, sizeof *sorted * (size_t)n);
+  memcpy(p->items, sorted, sizeof *sorted * (size_t)n);
 }
 
 mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs, int count, const mk_tune_options *o,
