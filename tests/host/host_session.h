@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "codegen/plan.h"
@@ -17,12 +18,21 @@
 
 typedef void (*host_kernel)(const void *params, const uint32_t *grid, uint32_t threads);
 
+typedef struct host_library { /* kernels of one plan or of several, compiled together */
+  mk_text text;
+  char *prelude;          /* of the templates: replaced by cuda_host.hh */
+  const mk_kernel **list; /* of each number; the plans' */
+  int count, cap;
+  char source[40];
+  void *handle;
+} host_library;
+
 typedef struct host_session {
   mk_session base;
   const mk_plan *plan;
   int *chosen; /* per group: a candidate that can run here */
-  void *library;
-  host_kernel *kernels;
+  host_library *library, own;
+  host_kernel *kernels; /* per kernel of the plan, found when it is first launched */
   char *space[MK_SPACE_COUNT];
 } host_session;
 
@@ -34,59 +44,87 @@ static inline bool host_can_run(const mk_plan *p, const mk_candidate *c) {
   return true;
 }
 
-static inline void host_add_kernel(const mk_kernel *k, int index, const char *prelude, mk_text *out) {
-  const char *cut = strstr(k->source, prelude), *rest = cut ? cut + strlen(prelude) : k->source;
-  mk_text_addf(out, "#undef KERNEL\n#undef MK_ROW_EPILOGUE\nnamespace kernel%d {\n", index);
-  if (cut) mk_text_add_n(out, k->source, (size_t)(cut - k->source));
-  mk_text_add(out, rest);
+static inline bool host_library_open(host_library *l, const char *templates, mk_status *st) {
+  size_t bytes;
+  char path[PATH_MAX + 16];
+  snprintf(path, sizeof path, "%s/prelude.cuh", templates);
+  *l = (host_library){.prelude = mk_file_read(path, &bytes, st)};
+  mk_text_add(&l->text, "#include \"tests/host/cuda_host.hh\"\n");
+  return l->prelude != NULL;
+}
+
+/* Equal names are equal kernels, as within a plan. -1: it is not there. */
+static inline int host_library_find(const host_library *l, const char *name) {
+  for (int i = 0; i < l->count; i++)
+    if (!strcmp(l->list[i]->name, name)) return i;
+  return -1;
+}
+
+static inline void host_library_add(host_library *l, const mk_kernel *k) {
+  if (host_library_find(l, k->name) >= 0) return;
+  if (l->count == l->cap) l->list = realloc(l->list, sizeof *l->list * (size_t)(l->cap = 2 * l->cap + 64));
+  int index = l->count++;
+  l->list[index] = k;
+  const char *cut = strstr(k->source, l->prelude), *rest = cut ? cut + strlen(l->prelude) : k->source;
+  mk_text_addf(&l->text, "#undef KERNEL\n#undef MK_ROW_EPILOGUE\nnamespace kernel%d {\n", index);
+  if (cut) mk_text_add_n(&l->text, k->source, (size_t)(cut - k->source));
+  mk_text_add(&l->text, rest);
   bool waits =
       strncmp(k->name, "row_", 4) || strstr(k->source, "combine_block<THREADS>") || strstr(k->source, "combine_lanes<THREADS>");
   mk_text_addf(
-      out,
+      &l->text,
       "\nstatic void call(const void *p) { KERNEL(*(const Params *)p); }\n}\nextern \"C\" void run%d(const void *p, const u32 "
       "*grid, u32 threads) { host::launch(kernel%d::call, p, grid, threads, %s); }\n",
       index, index, waits ? "true" : "false");
 }
 
-static inline bool host_compile(host_session *s, const char *templates, mk_status *st) {
-  mk_text text = {0};
-  size_t bytes;
-  char path[PATH_MAX + 16], source[64] = "/tmp/host_plan_XXXXXX.cc", command[512];
-  snprintf(path, sizeof path, "%s/prelude.cuh", templates);
-  char *prelude = mk_file_read(path, &bytes, st);
-  if (!prelude) return false;
-  bool *wanted = calloc((size_t)s->plan->nkernels + 1, 1);
-  for (int g = 0; g < s->plan->ngroups; g++) {
-    const mk_candidate *c = &s->plan->groups[g].candidates[s->chosen[g]];
-    for (int i = 0; i < c->nlaunches; i++)
-      if (c->launches[i].kind == MK_LAUNCH_KERNEL) wanted[c->launches[i].kernel] = true;
-  }
-  mk_text_add(&text, "#include \"tests/host/cuda_host.hh\"\n");
-  for (int k = 0; k < s->plan->nkernels; k++)
-    if (wanted[k]) host_add_kernel(&s->plan->kernels[k], k, prelude, &text);
-  free(prelude);
-  int fd = mkstemps(source, 3);
-  bool ok = fd >= 0 && write(fd, text.data, text.len) == (ssize_t)text.len;
+/* Starts the compiler; -1 with the status set when that fails. */
+static inline pid_t host_library_start(host_library *l, mk_status *st) {
+  char command[512];
+  strcpy(l->source, "/tmp/host_plan_XXXXXX.cc");
+  int fd = mkstemps(l->source, 3);
+  bool ok = fd >= 0 && write(fd, l->text.data, l->text.len) == (ssize_t)l->text.len;
   if (fd >= 0) close(fd);
-  mk_text_free(&text);
-  snprintf(command, sizeof command, "${CXX:-c++} -std=c++17 -O1 -w -shared -fPIC -I. %s -o %s.so", source, source);
-  ok = ok && system(command) == 0;
-  snprintf(path, sizeof path, "%s.so", source);
-  if (ok) s->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (s->library) {
-    unlink(source);
+  snprintf(command, sizeof command, "exec ${CXX:-c++} -std=c++17 -O1 -w -shared -fPIC -I. %s -o %s.so", l->source, l->source);
+  fflush(NULL);
+  pid_t child = ok ? fork() : -1;
+  if (!child) {
+    execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+    _exit(127);
+  }
+  if (child < 0) mk_fail(st, MK_EIO, "%s: the compiler does not start", l->source);
+  return child;
+}
+
+static inline bool host_library_finish(host_library *l, pid_t child, mk_status *st) {
+  char path[64];
+  int status = -1;
+  bool ok = waitpid(child, &status, 0) == child && status == 0;
+  snprintf(path, sizeof path, "%s.so", l->source);
+  if (ok) l->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (l->handle) {
+    unlink(l->source);
     unlink(path);
   } else {
-    mk_fail(st, MK_ECOMPILE, "%s does not compile for the host: %s", source, ok ? dlerror() : "see above");
+    mk_fail(st, MK_ECOMPILE, "%s does not compile for the host: %s", l->source, ok ? dlerror() : "see above");
   }
-  s->kernels = calloc((size_t)s->plan->nkernels + 1, sizeof *s->kernels);
-  for (int k = 0; k < s->plan->nkernels && s->library; k++) {
-    char name[32];
-    snprintf(name, sizeof name, "run%d", k);
-    if (wanted[k]) *(void **)&s->kernels[k] = dlsym(s->library, name);
-  }
-  free(wanted);
-  return s->library != NULL;
+  return l->handle != NULL;
+}
+
+static inline host_kernel host_library_kernel(const host_library *l, const char *name) {
+  char symbol[32];
+  host_kernel found;
+  snprintf(symbol, sizeof symbol, "run%d", host_library_find(l, name));
+  *(void **)&found = dlsym(l->handle, symbol);
+  return found;
+}
+
+static inline void host_library_close(host_library *l) {
+  if (l->handle) dlclose(l->handle);
+  mk_text_free(&l->text);
+  free(l->prelude);
+  free(l->list);
+  *l = (host_library){0};
 }
 
 /* ---- running */
@@ -105,6 +143,7 @@ static inline void host_run_kernel(const host_session *s, const mk_launch *l) {
     if (a->kind == MK_ARG_I32) memcpy(params + a->offset, &i32, 4);
     if (a->kind == MK_ARG_F32) memcpy(params + a->offset, &a->f, 4);
   }
+  if (!s->kernels[l->kernel]) s->kernels[l->kernel] = host_library_kernel(s->library, s->plan->kernels[l->kernel].name);
   s->kernels[l->kernel](params, l->grid, l->block[0]);
 }
 
@@ -210,20 +249,23 @@ static bool host_read(mk_session *base, const char *name, void *out, size_t byte
 static void host_close(mk_session *base) {
   host_session *s = (host_session *)base;
   for (int i = 0; i < MK_SPACE_COUNT; i++) free(s->space[i]);
-  if (s->library) dlclose(s->library);
+  host_library_close(&s->own);
   free(s->kernels);
   free(s->chosen);
   free(s);
 }
 
-/* pick: which of the candidates that can run here to take, modulo their number. */
-static inline mk_session *host_session_open(const mk_plan *plan, const char *templates, int pick, mk_status *st) {
+/* The session's kernels come from the library (NULL: its own): host_session_add_kernels, then compile it, then run. pick: which
+ * of the candidates that can run here to take, modulo their number. NULL with the status set on failure. */
+static inline mk_session *host_session_in(const mk_plan *plan, host_library *library, int pick, mk_status *st) {
   static const mk_session_ops ops = {
       .load = host_load, .write = host_write, .run = host_run, .read = host_read, .close = host_close};
   host_session *s = calloc(1, sizeof *s);
   s->base = (mk_session){&ops, "host"};
   s->plan = plan;
+  s->library = library ? library : &s->own;
   s->chosen = calloc((size_t)plan->ngroups + 1, sizeof *s->chosen);
+  s->kernels = calloc((size_t)plan->nkernels + 1, sizeof *s->kernels);
   for (int i = 0; i < MK_SPACE_COUNT; i++) {
     size_t bytes = ((size_t)plan->space_bytes[i] + 4095) / 4096 * 4096 + 4096;
     s->space[i] = aligned_alloc(4096, bytes);
@@ -238,8 +280,30 @@ static inline mk_session *host_session_open(const mk_plan *plan, const char *tem
     for (int c = 0; c < group->ncandidates; c++)
       if (host_can_run(plan, &group->candidates[c]) && want-- == 0) s->chosen[g] = c;
   }
-  if (!mk_failed(st) && host_compile(s, templates, st)) return &s->base;
+  if (!mk_failed(st)) return &s->base;
   host_close(&s->base);
+  return NULL;
+}
+
+static inline void host_session_add_kernels(const mk_session *base) {
+  const host_session *s = (const host_session *)base;
+  for (int g = 0; g < s->plan->ngroups; g++) {
+    const mk_candidate *c = &s->plan->groups[g].candidates[s->chosen[g]];
+    for (int i = 0; i < c->nlaunches; i++)
+      if (c->launches[i].kind == MK_LAUNCH_KERNEL) host_library_add(s->library, &s->plan->kernels[c->launches[i].kernel]);
+  }
+}
+
+/* A session with a library of its own, ready to run. */
+static inline mk_session *host_session_open(const mk_plan *plan, const char *templates, int pick, mk_status *st) {
+  mk_session *base = host_session_in(plan, NULL, pick, st);
+  if (!base) return NULL;
+  host_library *own = &((host_session *)base)->own;
+  bool ok = host_library_open(own, templates, st);
+  if (ok) host_session_add_kernels(base);
+  pid_t child = ok ? host_library_start(own, st) : -1;
+  if (child >= 0 && host_library_finish(own, child, st)) return base;
+  host_close(base);
   return NULL;
 }
 
