@@ -97,6 +97,7 @@ static const char *float_text(mk_arena *arena, float x) {
 static const char *value_at(const coder *c, int i, const char *lane) {
   const mk_inst *in = &c->e.b->insts[i];
   if (in->kind == MK_INST_LITERAL) return float_text(c->e.arena, in->value);
+  if (!c->e.ph.column[i] && i == c->e.b->root) return mk_printf(c->e.arena, "v%d[0]", i); /* a hook's only column */
   if (!c->e.ph.column[i]) return mk_printf(c->e.arena, mk_is_index(c->e.b, i) ? "(float)v%d" : "v%d", i);
   if (c->where[i] == STORE_SCALAR) return mk_printf(c->e.arena, "v%d", i);
   return mk_printf(c->e.arena, "%s[%s]", array_of(c, i), lane);
