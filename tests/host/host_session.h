@@ -20,8 +20,8 @@ typedef void (*host_kernel)(const void *params, const uint32_t *grid, uint32_t t
 
 typedef struct host_library { /* kernels of one plan or of several, compiled together */
   mk_text text;
-  char *prelude;          /* of the templates: replaced by cuda_host.hh */
-  const mk_kernel **list; /* of each number; the plans' */
+  char *prelude; /* of the templates: replaced by cuda_host.hh */
+  char **names;  /* of each number */
   int count, cap;
   char source[40];
   void *handle;
@@ -56,15 +56,15 @@ static inline bool host_library_open(host_library *l, const char *templates, mk_
 /* Equal names are equal kernels, as within a plan. -1: it is not there. */
 static inline int host_library_find(const host_library *l, const char *name) {
   for (int i = 0; i < l->count; i++)
-    if (!strcmp(l->list[i]->name, name)) return i;
+    if (!strcmp(l->names[i], name)) return i;
   return -1;
 }
 
 static inline void host_library_add(host_library *l, const mk_kernel *k) {
   if (host_library_find(l, k->name) >= 0) return;
-  if (l->count == l->cap) l->list = realloc(l->list, sizeof *l->list * (size_t)(l->cap = 2 * l->cap + 64));
+  if (l->count == l->cap) l->names = realloc(l->names, sizeof *l->names * (size_t)(l->cap = 2 * l->cap + 64));
   int index = l->count++;
-  l->list[index] = k;
+  l->names[index] = strdup(k->name);
   const char *cut = strstr(k->source, l->prelude), *rest = cut ? cut + strlen(l->prelude) : k->source;
   mk_text_addf(&l->text, "#undef KERNEL\n#undef MK_ROW_EPILOGUE\nnamespace kernel%d {\n", index);
   if (cut) mk_text_add_n(&l->text, k->source, (size_t)(cut - k->source));
@@ -85,7 +85,8 @@ static inline pid_t host_library_start(host_library *l, mk_status *st) {
   int fd = mkstemps(l->source, 3);
   bool ok = fd >= 0 && write(fd, l->text.data, l->text.len) == (ssize_t)l->text.len;
   if (fd >= 0) close(fd);
-  snprintf(command, sizeof command, "exec ${CXX:-c++} -std=c++17 -O1 -w -shared -fPIC -I. %s -o %s.so", l->source, l->source);
+  snprintf(command, sizeof command, "exec ${CXX:-c++} -std=c++17 -O1 -w -fno-gnu-unique -shared -fPIC -I. %s -o %s.so", l->source,
+           l->source);
   fflush(NULL);
   pid_t child = ok ? fork() : -1;
   if (!child) {
@@ -123,7 +124,8 @@ static inline void host_library_close(host_library *l) {
   if (l->handle) dlclose(l->handle);
   mk_text_free(&l->text);
   free(l->prelude);
-  free(l->list);
+  for (int i = 0; i < l->count; i++) free(l->names[i]);
+  free(l->names);
   *l = (host_library){0};
 }
 

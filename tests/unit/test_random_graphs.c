@@ -7,7 +7,7 @@
  * (by cancellation, or where a small difference decides a rounding) may differ by as much.
  *
  *   FUZZ_GRAPHS=1-500        the seeds
- *   FUZZ_PART=N              host and NVRTC: every N-th seed (1: all of them)
+ *   FUZZ_PART=N,M            host: every N-th seed, NVRTC: every M-th (1: all of them, 0: none)
  *   FUZZ_WRITE=FOLDER        nothing but write the scripts into the folder, for gpu_check FOLDER/<star>.lua; needs no GPU */
 #include <lauxlib.h>
 #include <lua.h>
@@ -28,11 +28,11 @@
 #include "tests/host/host_session.h"
 #include "tests/host/trial.h"
 
-enum { HOST_BATCH = 16, NOISES = 3, HOST_PART = 12, NVRTC_PART = 25 };
+enum { HOST_BATCH = 16, NOISES = 3 };
 
 static lua_State *lua; /* the generator is on top of its stack */
 static char folder[32];
-static int first_seed = 1, last_seed = 500, part; /* part: 0 for the usual ones */
+static int first_seed = 1, last_seed = 500, host_part = 4, nvrtc_part = 25;
 
 typedef struct sample { /* a random graph and what the CPU backend makes of it */
   int seed;
@@ -207,10 +207,7 @@ static void report(const sample *s, const mk_status *why, bool (*check)(sample *
 /* ---- the tests */
 
 /* Whether the seed is in today's part, 1 of n. */
-static bool in_part(int seed, int n) {
-  if (part) n = part;
-  return (seed + time(NULL) / 86400) % n == 0;
-}
+static bool in_part(int seed, int n) { return n && (seed + time(NULL) / 86400) % n == 0; }
 
 static void passes_and_plans(void **state) {
   (void)state;
@@ -265,7 +262,7 @@ static void emitted_kernels(void **state) {
   (void)state;
   int *seeds = calloc((size_t)(last_seed - first_seed + 1), sizeof *seeds), n = 0, bad = 0;
   for (int seed = first_seed; seed <= last_seed; seed++)
-    if (in_part(seed, HOST_PART)) seeds[n++] = seed;
+    if (in_part(seed, host_part)) seeds[n++] = seed;
   batch two[2];
   int batches = (n + HOST_BATCH - 1) / HOST_BATCH;
   for (int i = 0; i <= batches; i++) { /* two compilers at work at a time */
@@ -309,7 +306,7 @@ static void all_compile(void **state) {
     skip();
   }
   for (int seed = first_seed; seed <= last_seed; seed++) {
-    if (!in_part(seed, NVRTC_PART)) continue;
+    if (!in_part(seed, nvrtc_part)) continue;
     char *text = script_of(seed, 0, 0, 0, NULL);
     mk_graph *g = graph_of_text(text, &st);
     mk_plan *p = g && mk_optimize(g, &st) ? plan_of(g, &st) : NULL;
@@ -360,7 +357,7 @@ static int open_all(void **state) {
   omp_set_num_threads(1); /* the tensors are small */
   const char *seeds = getenv("FUZZ_GRAPHS"), *every = getenv("FUZZ_PART");
   if (seeds && sscanf(seeds, "%d-%d", &first_seed, &last_seed) == 1) last_seed = first_seed;
-  if (every) part = atoi(every);
+  if (every) sscanf(every, "%d,%d", &host_part, &nvrtc_part);
   strcpy(folder, "/tmp/mk_random_XXXXXX");
   lua = luaL_newstate();
   luaL_openlibs(lua);
