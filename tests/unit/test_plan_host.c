@@ -73,6 +73,11 @@ static void corners(void **state) {
   check_graph("tests/golden/plan_corners.lua", -1, false, 0);
 }
 
+static void one_column(void **state) { /* of matmuls: a hook's value has one lane, and the body no axis for it */
+  (void)state;
+  check_graph("matmul", 10, false, 0);
+}
+
 static const char dit_config[] =
     "{\"num_heads\": 2, \"dim\": 64, \"ffn_dim\": 96, \"num_layers\": 2, \"in_dim\": 16, \"out_dim\": 16, "
     "\"freq_dim\": 32, \"text_dim\": 24, \"text_len\": 9}";
@@ -127,9 +132,10 @@ static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one gra
 
 int main(void) {
   const struct CMUnitTest one[] = {cmocka_unit_test(only_named)};
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rows),         cmocka_unit_test(corners),       cmocka_unit_test(diffusion_transformer),
-      cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder), cmocka_unit_test(own_template)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(rows),         cmocka_unit_test(corners),
+                                     cmocka_unit_test(one_column),   cmocka_unit_test(diffusion_transformer),
+                                     cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder),
+                                     cmocka_unit_test(own_template)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }

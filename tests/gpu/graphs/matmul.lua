@@ -9,6 +9,8 @@
 -- case 2e-5 {"m": 77, "n": 68, "k": 100, "dtype": "f32"}
 -- case 3e-3 {"m": 256, "n": 256, "k": 256, "dtype": "f32", "tf32": true}
 -- case 3e-3 {"m": 131, "n": 264, "k": 516, "dtype": "f32", "tf32": true}
+-- case 2e-5 {"m": 77, "n": 1, "k": 100, "dtype": "f32"}
+-- case 4e-3 {"m": 130, "n": 1, "k": 64, "dtype": "bf16"}
 local m, n, k, dtype = params.m, params.n, params.k, params.dtype
 local options = {tf32 = params.tf32}
 local function operand(v) return dtype == "f32" and v or v:cast(dtype) end
