@@ -229,7 +229,8 @@ function G:residual(v)
 end
 
 function G:matmul(v, n)
-  local k, w = v.shape[#v.shape], nil
+  local k = v.shape[#v.shape]
+  local w
   if self:chance(25) and n > 1 then -- two weights joined when they are loaded
     local first = self.random(n - 1)
     w = self:value("concat({$1, $2}, 1)", { self:weight { first, k }, self:weight { n - first, k } }, { n, k }, "f32", 2)
@@ -237,9 +238,8 @@ function G:matmul(v, n)
     w = self:weight { n, k }
   end
   local tf32 = self.dtype == "f32" and self:chance(15) and ", {tf32 = true}" or ""
-  self.tf32 = self.tf32 or tf32 ~= ""
   return self:f32(("matmul($1, $2%s)"):format(tf32), { self:as(self:settled(v, 16), self.dtype), self:as(w, self.dtype) },
-    with_last(v.shape, n), 2 * math.min(v.magnitude, 16))
+    with_last(v.shape, n), math.min(v.magnitude, 16))
 end
 
 function G:linear(v, n)
@@ -469,7 +469,8 @@ end
 function M.script(options)
   local g = grown(options.seed)
   local live, outputs, two = {}, {}, g:chance(25)
-  for _, v in ipairs(g.lines) do
+  for i = #g.lines, 1, -1 do
+    local v = g.lines[i]
     local wanted = options.only and v.at == options.only or not options.only and (not v.used or g:chance(6)) and #outputs < 8
     if wanted then
       outputs[#outputs + 1] = v
