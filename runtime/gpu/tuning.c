@@ -52,6 +52,7 @@ void mk_tuning_close(mk_tuning *t) {
 
 bool mk_tuning_keep(mk_tuning *t, const mk_records *fresh, mk_status *st) {
   mk_records_merge(&t->user, fresh);
+  if (!*t->user.environment.gpu) return true; /* never opened: for this process alone */
   if (*t->folder) return mk_records_write(t->folder, fresh, st);
   mk_fail(st, MK_EIO, "there is no folder for tuning records that may be written to; see MOONKILN_CACHE and the messages above");
   return false;

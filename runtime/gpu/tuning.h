@@ -26,7 +26,8 @@ typedef enum mk_known {
 } mk_known;
 mk_known mk_tuning_knows(const mk_tuning *t, const mk_plan *plan, const mk_group *g);
 
-/* Adds what was measured, here and in the user's file. False with the status set when it could not be written. */
+/* Adds what was measured, here and (unless t was never opened) in the user's file. False with the status set when it could not be
+ * written. */
 bool mk_tuning_keep(mk_tuning *t, const mk_records *fresh, mk_status *st);
 
 /* Whether there is something to choose among in the group, and it is worth it. */

@@ -1,6 +1,6 @@
 /* Every realisation of every group on a GPU against the CPU backend.
  *
- *   gpu_check [--filter TEXT] [--fast] [--timeout SECONDS] [GRAPH.lua ...]
+ *   gpu_check [--filter TEXT] [--fast] [--tune] [--timeout SECONDS] [GRAPH.lua ...]
  *
  * Without files: all of tests/gpu/graphs and scripts/experiments.
  *
@@ -13,7 +13,8 @@
  * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then
  * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. A file's
  * cases run in a child process: a kernel that faults or hangs costs the rest of its case only. TAP on standard output, closed by
- * a table of the worst error of each kind of candidate. --fast: the plan's own choices only. */
+ * a table of the worst error of each kind of candidate. --fast: the plan's own choices only. --tune: the
+ * plan is tuned first, which must find nothing wrong; no record is kept. */
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
@@ -31,6 +32,7 @@
 #include "runtime/base/file.h"
 #include "runtime/cpu/session.h"
 #include "runtime/gpu/executor.h"
+#include "runtime/gpu/tune.h"
 #include "runtime/gpu/worker.h"
 
 enum { MAX_ENTRIES = 8, MAX_RANGES = 8, MAX_CASES = 64, MAX_SUMMARIES = 512, PREPARE_SECONDS = 600, DEVICE_LOST = 3 };
@@ -70,7 +72,7 @@ typedef struct checker {
   mk_gpu_device *device; /* the child's */
   char templates[PATH_MAX];
   const char *filter;
-  bool fast;
+  bool fast, tune;
   int timeout; /* seconds for one candidate */
   results *all;
 } checker;
@@ -390,6 +392,23 @@ static bool prepare(test_case *t, const char *path, const char *params, mk_statu
   return t->plan && expect(t, st) && compile_all(t, st);
 }
 
+/* Every candidate on random values against the group's reference, as the tuner does it; the plan then has the tuner's choices. */
+static void check_tuning(test_case *t) {
+  const trial what = {"plan", "tuning", t->graph->name};
+  mk_status st = {0};
+  mk_tuning nothing = {0};
+  mk_tune_job job = {t->plan, 1};
+  mk_tune_options options = {.seconds = 0.5 * t->c->timeout};
+  mk_tune_report r = {0};
+  begin(t, &what);
+  bool ok = mk_tune(t->c->device, &nothing, &job, 1, &options, &r, &st);
+  mk_tuning_close(&nothing);
+  if (ok && (r.excluded || r.unreached))
+    mk_fail(&st, MK_EGPU, "of %d problems %d were not decided; %d candidates have wrong results", r.problems, r.unreached,
+            r.excluded);
+  report(t, &what, !mk_failed(&st), (difference){0}, &st);
+}
+
 static void run_case(checker *c, const char *path, const recipe *r, int index) {
   char name[256];
   const char *slash = strrchr(path, '/');
@@ -400,6 +419,7 @@ static void run_case(checker *c, const char *path, const recipe *r, int index) {
   snprintf(c->all->current, sizeof c->all->current, "%s: CPU backend, compiling", name);
   alarm(PREPARE_SECONDS);
   if (prepare(&t, path, r->params[index], &st)) {
+    if (c->tune) check_tuning(&t);
     check_choices(&t);
     for (int g = 0; !c->fast && g < t.plan->ngroups; g++)
       for (int k = 0; k < t.plan->groups[g].ncandidates; k++)
@@ -524,6 +544,8 @@ int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--fast")) {
       c.fast = true;
+    } else if (!strcmp(argv[i], "--tune")) {
+      c.tune = true;
     } else if (!strcmp(argv[i], "--filter") && i + 1 < argc) {
       c.filter = argv[++i];
     } else if (!strcmp(argv[i], "--timeout") && i + 1 < argc) {
