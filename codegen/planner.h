@@ -4,8 +4,6 @@
 
 #include "codegen/sidecar.h"
 
-enum { MK_MAX_CANDIDATES = 6 };
-
 typedef struct mk_work { /* one group of a program, on its way to a plan group */
   int cluster;
   const mk_body *body;

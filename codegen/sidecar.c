@@ -111,7 +111,7 @@ static int by_cost(const void *x, const void *y) {
   return strcmp(a->label, b->label);
 }
 
-/* Only measuring says whether a template of the user's is fast: its choices come first, so that none is cut. */
+/* Only measuring says whether a template of the user's is fast: its choices are cut last. */
 static int own_first(const void *x, const void *y) {
   const mk_choice *a = x, *b = y;
   return a->own != b->own ? b->own - a->own : by_cost(x, y);
@@ -131,7 +131,10 @@ static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found,
     if (!one->code && !(one->code = mk_sidecar_code(s, one, st))) return false;
     for (int j = first; j < found->n; j++) found->items[j].code = one->code;
   }
-  if (found->n) qsort(found->items, (size_t)found->n, sizeof *found->items, own_first);
+  if (!found->n) return true;
+  qsort(found->items, (size_t)found->n, sizeof *found->items, own_first);
+  if (found->n > MK_MAX_CANDIDATES) found->n = MK_MAX_CANDIDATES;
+  qsort(found->items, (size_t)found->n, sizeof *found->items, by_cost);
   return true;
 }
 

@@ -4,7 +4,7 @@
 
 #include "codegen/emit.h"
 
-enum { MK_MAX_FACTS = 48, MK_MAX_TMAPS = 4 };
+enum { MK_MAX_FACTS = 48, MK_MAX_TMAPS = 4, MK_MAX_CANDIDATES = 6 };
 
 typedef enum mk_fact_kind { MK_FACT_INT, MK_FACT_FLOAT, MK_FACT_TEXT, MK_FACT_BOOL } mk_fact_kind;
 typedef struct mk_fact {
@@ -67,7 +67,8 @@ void mk_sidecars_close(mk_sidecars *s);
 const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value, bool *found);
 /* A file of the first folder; owned by s. NULL with the status set if it cannot be read. */
 const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st);
-/* All valid choices, cheapest first, at most max (and at most a few of one template); owned by s. -1: a sidecar is wrong. */
+/* Valid choices, cheapest first, at most max; owned by s. Of one template there are a few, of all MK_MAX_CANDIDATES, the user's
+ * before others. -1: a sidecar is wrong. */
 int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st);
 
 #endif

@@ -1,6 +1,31 @@
--- A causal GPT block, no Wan model: pre-norm attention with fused QKV, GELU MLP, residuals; weights are given as tensors.
+-- A causal GPT block, no Wan model: pre-norm attention with fused QKV, GELU MLP, residuals. Any network is a graph.
+--
+-- Names of weights are those of GPT-2's blocks, so that tensors of one, transposed to [out, in], run through it:
 --
 --   moonkiln run scripts/experiments/gpt_block.lua --weights block.safetensors --inputs x.safetensors --outputs y.safetensors
+--
+-- See what becomes of it, without weights:
+--
+--   moonkiln emit scripts/experiments/gpt_block.lua --stage groups
+--   moonkiln emit scripts/experiments/gpt_block.lua --stage plan --set tokens=1024 --set dim=768 --set heads=12
+--   moonkiln bench scripts/experiments/gpt_block.lua --variants --set tokens=1024 --set dim=768 --set heads=12
+--   moonkiln bench scripts/experiments/gpt_block.lua --sweep policy=f32,bf16 --sweep tokens=64..1024
+--
+-- Look at:
+--  * Seven groups for a step: two norms, four matmuls, one attention. Biases, GELU, casts and the last residual are in
+--    epilogues; the first residual is in the second norm's kernel, which has both terms in hand. Slicing q, k and v out of the fused
+--    product costs nothing, because attention reads strided views.
+--  * What the norm stores: its result is cast to bf16 in the same kernel, and the f32 stream stays as it is for the residual.
+--  * Causal attention: wgmma's template refuses it (see `accepts` in templates/attention_wgmma.lua), so on Hopper it runs on
+--    attention_mma. That is a gap that a template of yours could fill.
+--  * dim 256 and 77 tokens, the default, is too small for anything: everything takes as long as a launch. The roofline column of
+--    --variants says so. 1,024 tokens of 768 channels are GPT-2 as it was trained.
+--
+-- Try:
+--  * Two blocks: wrap the body in a function of a name and call it twice. Equal layers share their kernels.
+--  * A KV cache: `state` for keys and values, `update` at the end, and an entry of its own for one token (README, "Graphs in Lua").
+--  * RMS norm and SwiGLU in place of layer norm and GELU: swiglu_mlp.lua has the other half of a Llama block.
+--  * `policy=f32` for reference numbers; the error column of --variants is against the CPU backend in either case.
 --
 -- case 2e-5 {"policy": "f32"}
 -- case 1e-2 {"tokens": 300, "dim": 512, "heads": 8}
