@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # What a person who writes kernels uses: folders of templates, dumps and edited kernels, tables of variants, sweeps.
-# shellcheck disable=SC2154 # here, out, status, output: helper.bash, bats
+# shellcheck disable=SC2154,SC2016 # here, out, status, output: helper.bash, bats; patterns with backquotes
 
 setup() { load helper; common; }
 
@@ -220,4 +220,51 @@ watches() {
   refused "$MOONKILN" bench $graph --csv "$out/x.csv" -- --sweep
   refused "$MOONKILN" bench $graph --watch --sweep tokens=1,2 -- "only one"
   refused "$MOONKILN" bench $graph --watch-count 3 -- --watch
+}
+
+# ---- what is written is true
+
+# in_a_folder: the test's own folder with what README and experiments name.
+# Kernels are taken from the tests' common cache, for they are many.
+in_a_folder() {
+  export MOONKILN_CACHE=${MOONKILN%/*}/test-cache
+  ln -s "$PWD/scripts" "$PWD/templates" "$here"
+  tensors write "$here/w.safetensors" 1 norm.weight=256 gate.weight=688x256 up.weight=688x256 down.weight=256x688
+  tensors write "$here/x.safetensors" 2 x=100x256
+  cd "$here" || return 1
+}
+
+# perform LINE: a command line of a text; --watch ends after its first table.
+perform() {
+  local line=${1/--watch/--watch --watch-count 1}
+  echo "$ $line"
+  moonkiln() { "$MOONKILN" "$@"; }
+  eval "$line" >"$here/said" 2>&1 || { cat "$here/said"; return 1; }
+}
+
+@test "every command of the README's section runs" {
+  need_nvrtc
+  fake_driver
+  sed -n '/^## Kernels of your own/,/^## /p' README.md | sed -n '/^```$/,/^```$/p' | sed '/^```/d' >"$here/commands"
+  [ "$(wc -l <"$here/commands")" -ge 8 ]
+  in_a_folder
+  while read -r line; do perform "$line"; done <"$here/commands"
+  [ -s rows.csv ] && [ -s rows.html ] && [ -s swiglu/plan.txt ] && [ -s y.safetensors ]
+}
+
+@test "every experiment is listed, has its page, cases, and commands that run" {
+  need_nvrtc
+  local file line ran=0
+  for file in scripts/experiments/*.lua; do
+    grep -q "($(basename "$file"))" scripts/experiments/README.md
+    [ "$(grep -c '^--' "$file")" -ge 20 ]
+    grep -q '^-- case ' "$file"
+    sed -nE 's/^-- +(moonkiln (emit|bench) .*)/\1/p' "$file" >>"$here/commands"
+  done
+  in_a_folder
+  while read -r line; do
+    perform "${line//\/tmp\//$here/}"
+    ran=$((ran + 1))
+  done <"$here/commands"
+  ((ran >= 15))
 }
