@@ -2,11 +2,14 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "runtime/base/env.h"
+#include "runtime/base/file.h"
 #include "runtime/base/hash.h"
 #include "runtime/cli/variants.h"
 #include "runtime/gpu/device.h"
@@ -83,6 +86,20 @@ bool mk_watch_target(mk_measure *m, const char *arch, mk_status *why, mk_status 
   return true;
 }
 
+/* A kernel that faults costs the process its GPU, and nothing but another process gets it back. Returns on failure only. */
+static void start_anew(mk_status *st) {
+  char *argv[512], *text = NULL;
+  size_t bytes, count = 0;
+  mk_status why = {0};
+  text = mk_file_read("/proc/self/cmdline", &bytes, &why);
+  for (size_t at = 0; text && at < bytes && count < sizeof argv / sizeof *argv - 1; at += strlen(text + at) + 1)
+    argv[count++] = text + at;
+  argv[count] = NULL;
+  if (count) execv("/proc/self/exe", argv);
+  mk_fail_context(st, "the GPU was lost, and starting anew failed");
+  free(text);
+}
+
 static void show(const mk_variants *now, const mk_variants *before) {
   mk_text table = {0};
   mk_variants_print(now, before, &table);
@@ -115,10 +132,12 @@ void mk_watch(const mk_measure *asked, const char *arch, int64_t rounds, mk_stat
       *now = kept;
     }
     mk_variants_free(before);
-    if (round == rounds || st->code == MK_EGPU) break;
+    if (round == rounds) break;
     if (mk_failed(st)) fprintf(stderr, "moonkiln: %s\n", st->message);
     fprintf(stderr, "-- waiting for the next save of %s or a template; Ctrl-C ends --\n", m.what);
     wait_for_save(&m, templates, &last);
+    if (st->code == MK_EGPU && !rounds) start_anew(st);
+    if (st->code == MK_EGPU) break;
   }
   for (int i = 0; i < 2; i++) mk_variants_free(&tables[i]);
   mk_gpu_device_close(m.device);

@@ -181,6 +181,57 @@ watches() {
   [ "$(grep -cE '^[* ] matmul_mma ' <<<"$output")" = 1 ]
 }
 
+# with_fake_gpu: one whose kernels take made-up time; kernels are compiled once for all of these tests.
+with_fake_gpu() {
+  need_nvrtc
+  fake_gpu
+  export MOONKILN_CACHE=${MOONKILN%/*}/test-cache/experiments FAKE_ARCH=80
+  rm -rf "$MOONKILN_CACHE/tuning"
+}
+
+@test "the fastest that is right is marked" {
+  with_fake_gpu
+  FAKE_TIMES=plain_matmul=0.25 run "$MOONKILN" bench $graph --templates $own --variants
+  echo "$output"
+  [ "$status" = 0 ]
+  grep -qE '^\* plain_matmul .* 250\.00 ' <<<"$output" || grep -qE '^  plain_matmul .* 250\.00 .*!' <<<"$output"
+  grep -qE '^  matmul_mma .* 1000\.00 ' <<<"$output"
+}
+
+@test "a template that is faster is tuned and chosen, with nothing rebuilt" {
+  with_fake_gpu
+  cp -r $own "$here/mine"
+  mv "$here/mine/plain_matmul.cu" "$here/mine/strangers.cu"
+  mv "$here/mine/plain_matmul.lua" "$here/mine/strangers.lua"
+  sed -i '/  flop = /d' "$here/mine/strangers.lua" # else the tuner takes the formulas' word that it is far behind
+  export MOONKILN_TEMPLATES=$here/mine FAKE_TIMES=strangers=0.5
+  run "$MOONKILN" tune $graph
+  echo "$output"
+  [ "$status" = 0 ]
+  FAKE_LAUNCHES=$here/launches "$MOONKILN" bench $graph --synthetic 1 --iterations 1 >"$here/bench"
+  grep -q '^strangers_' "$here/launches"
+  if grep '^matmul_' "$here/launches"; then return 1; fi
+  # without the folder nothing of it is missed
+  MOONKILN_TEMPLATES='' FAKE_LAUNCHES=$here/others "$MOONKILN" bench $graph --synthetic 1 --iterations 1 >"$here/bench"
+  grep -q '^matmul_' "$here/others"
+}
+
+@test "--watch goes on after a kernel that costs the process its GPU" {
+  with_fake_gpu
+  cp -r $own "$here/mine"
+  FAKE_FAULT=plain_matmul "$MOONKILN" bench $graph --templates "$here/mine" --watch >"$here/log" 2>&1 3>&- &
+  local job=$!
+  watches "-- waiting" "$here/log"
+  [ "$(grep -c "illegal\|made up" "$here/log")" -ge 1 ]
+  touch "$here/mine/plain_matmul.cu"
+  for ((i = 0; i < 200; i++)); do # the same again, in a process of its own
+    if [ "$(grep -c -- "-- waiting" "$here/log")" -ge 2 ]; then break; fi
+    sleep 0.1
+  done
+  kill $job
+  [ "$(grep -c -- "-- waiting" "$here/log")" -ge 2 ]
+}
+
 # ---- sweeps
 
 @test "a sweep over tunables and parameters, as CSV and as a page" {
