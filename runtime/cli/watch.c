@@ -88,16 +88,18 @@ bool mk_watch_target(mk_measure *m, const char *arch, mk_status *why, mk_status 
 
 /* A kernel that faults costs the process its GPU, and nothing but another process gets it back. Returns on failure only. */
 static void start_anew(mk_status *st) {
-  char *argv[512], *text = NULL;
+  char *argv[512];
   size_t bytes, count = 0;
   mk_status why = {0};
-  text = mk_file_read("/proc/self/cmdline", &bytes, &why);
-  for (size_t at = 0; text && at < bytes && count < sizeof argv / sizeof *argv - 1; at += strlen(text + at) + 1)
-    argv[count++] = text + at;
-  argv[count] = NULL;
-  if (count) execv("/proc/self/exe", argv);
+  char *text = mk_file_read("/proc/self/cmdline", &bytes, &why);
+  if (text) {
+    for (size_t at = 0; at < bytes && count < sizeof argv / sizeof *argv - 1; at += strlen(text + at) + 1)
+      argv[count++] = text + at;
+    argv[count] = NULL;
+    execv("/proc/self/exe", argv);
+    free(text);
+  }
   mk_fail_context(st, "the GPU was lost, and starting anew failed");
-  free(text);
 }
 
 static void show(const mk_variants *now, const mk_variants *before) {
