@@ -21,7 +21,7 @@ void *mk_alloc(mk_arena *a, size_t bytes) {
     b = calloc(1, sizeof *b + size);
     if (!b) {
       fprintf(stderr, "moonkiln: out of host memory (%zu bytes)\n", size);
-      abort();
+      exit(1);
     }
     b->size = size;
     b->next = a->head;

@@ -10,6 +10,8 @@
 #include "runtime/base/file.h"
 #include "runtime/gpu/compiler.h"
 
+static void no_memory(mk_status *st) { mk_fail(st, MK_ENOMEM, "out of host memory"); }
+
 static json_t *parse_set_value(const char *text, mk_status *st) {
   json_error_t e;
   if (text[0] == '@') {
@@ -23,6 +25,7 @@ static json_t *parse_set_value(const char *text, mk_status *st) {
   }
   json_t *v = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
   if (v) return v;
+  if (json_error_code(&e) == json_error_out_of_memory) return no_memory(st), NULL;
   if (text[0] == '{' || text[0] == '[') return mk_fail(st, MK_EINPUT, "'%s' is not valid JSON: %s", text, e.text), NULL;
   v = json_string(text);
   if (!v) mk_fail(st, MK_EINPUT, "'%s' is not valid UTF-8", text);
@@ -58,6 +61,7 @@ static char *params_from_sets(const mk_text_list *sets, mk_status *st) {
   for (int i = 0; ok && i < sets->count; i++) ok = apply_set(params, sets->items[i], st);
   if (ok) text = json_dumps(params, JSON_COMPACT);
   json_decref(params);
+  if (!text) no_memory(st); /* unless it is said already */
   return text;
 }
 
