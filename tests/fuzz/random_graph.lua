@@ -403,6 +403,29 @@ function G:concat(v)
   return self:value(("concat({%s}, %d)"):format(table.concat(texts, ", "), axis), needs, shape, v.dtype, most)
 end
 
+-- Neighbouring parts, joined again in some order.
+function G:cut(v)
+  local axis = self.random(#v.shape)
+  local n = v.shape[axis]
+  if n < 2 then return self:permute(v) end
+  local at = self.random(n - 1)
+  local parts = { self:part(v, axis, 0, at), self:part(v, axis, at, n - at) }
+  if self:chance(30) then parts[1], parts[2] = parts[2], parts[1] end
+  return self:value(("concat({$1, $2}, %d)"):format(axis), parts, v.shape, v.dtype, v.magnitude)
+end
+
+local MOVES = { "slice", "slice", "permute", "other_shape", "expand", "concat", "cut" }
+
+-- Movement of moved values: what the passes and the views take together.
+function G:moved(v)
+  for _ = 1, 1 + self.random(4) do
+    if count(v.shape) > MOST // 4 then break end
+    v = G[self:one_of(MOVES)](self, v)
+    if self:chance(15) then v = self:unary(v) end
+  end
+  return v
+end
+
 function G:gather()
   local n = 1 + self.random(20)
   local t = self:chance(50) and self:pick(function(v) return #v.shape <= 2 end) or self:weight { n, self.width }
@@ -431,7 +454,8 @@ local LAYERS = {
   { 3, function(g) return g:attention() end }, { 2, function(g) return g:conv() end }, { 1, function(g) return g:upsample() end },
   { 2, function(g) return g:reduce(g:any()) end }, { 2, function(g) return g:slice(g:any()) end },
   { 2, function(g) return g:permute(g:any()) end }, { 2, function(g) return g:other_shape(g:any()) end },
-  { 1, function(g) return g:expand(g:any()) end }, { 2, function(g) return g:concat(g:any()) end },
+  { 1, function(g) return g:expand(g:any()) end }, { 5, function(g) return g:moved(g:any()) end },
+  { 2, function(g) return g:concat(g:any()) end },
   { 1, function(g) return g:gather() end }, { 2, function(g) return g:as(g:any(), g:one_of { "bf16", "f16", "f32" }) end },
   { 1, function(g) return g:remembered(g:any()) end },
 }

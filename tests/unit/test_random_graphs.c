@@ -32,7 +32,7 @@ enum { HOST_BATCH = 16, NOISES = 3 };
 
 static lua_State *lua; /* the generator is on top of its stack */
 static char folder[32];
-static int first_seed = 1, last_seed = 500, host_part = 4, nvrtc_part = 30;
+static int first_seed = 1, last_seed = 500, host_part = 5, nvrtc_part = 30;
 
 typedef struct sample { /* a random graph and what the CPU backend makes of it */
   int seed;
