@@ -63,11 +63,6 @@ __device__ __forceinline__ int afresh(int x) {
   asm volatile("" : "+r"(x));
   return x;
 }
-__device__ __forceinline__ int thread_afresh() {
-  int t;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
-  return t;
-}
 
 /* Query tiles of one head are neighbours, so that the blocks at work at one time share its keys and values through L2. A cluster's
  * tiles count as one; past the last query a block works on zeros and stores nothing. */

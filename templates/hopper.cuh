@@ -106,6 +106,13 @@ __device__ __forceinline__ void named_arrive(int id, int threads) { asm volatile
 
 /* ---- registers of a warpgroup ---- */
 
+/* threadIdx.x, read again each time: what is needed once a tile must not occupy a register throughout. */
+__device__ __forceinline__ int thread_afresh() {
+  int t;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
+  return t;
+}
+
 template <int N>
 __device__ __forceinline__ void registers_grow() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));

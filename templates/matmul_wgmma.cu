@@ -22,17 +22,20 @@ constexpr int ROW = 128;  // bytes of a tile's row: 64 of k, one swizzled panel
 constexpr int TILE_K = 64;
 constexpr int K_TILES = ceil_div(K, TILE_K);
 constexpr int A_BYTES = TILE_M * ROW, B_BYTES = TILE_N * ROW, STAGE_BYTES = A_BYTES + B_BYTES;
-constexpr int CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1);
+constexpr int CONSUMERS = TILE_M == 192 ? 3 : 2, THREADS = 128 * (CONSUMERS + 1);
 constexpr int BLOCKS = TILE_M / (64 * CONSUMERS);  // of 64 rows, a consumer
+constexpr int WIDTH = CONSUMERS == 3 ? TILE_N / 2 : TILE_N;  // of a wgmma: with 512 threads, 256 columns are too many registers for ptxas
+constexpr int PIECES = BLOCKS * (TILE_N / WIDTH);            // wgmmas of a consumer by 16 of k
 constexpr int CLUSTER_M = TILE_N >= TILE_M ? CLUSTER : 1, CLUSTER_N = CLUSTER / CLUSTER_M;
-constexpr int CONSUMER_REGISTERS = 232, PRODUCER_REGISTERS = 40;
-constexpr int CHUNK = 64;                        // columns an epilogue takes at a time
+constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 240, PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 24;
+constexpr int CHUNK = CONSUMERS == 3 ? 32 : 64;  // columns an epilogue takes at a time
 constexpr int CHUNKS = TILE_N / CHUNK * BLOCKS;  // of a consumer
+constexpr int UNROLLED = CONSUMERS == 3 ? CHUNKS : 1;  // unrolled, chunks need no copy: registers are short with three
 
 static_assert(CLUSTER == 1 || CLUSTER == 2, "the shared operand comes in halves");
 static_assert(N % 8 == 0 && K % 8 == 0, "16-byte rows for TMA, whole vectors for the epilogue");
 
-using Accumulators = float[BLOCKS][TILE_N / 2];
+using Accumulators = float[PIECES][WIDTH / 2];
 
 struct Ring {  // addresses
   u32 data, full, empty;
@@ -42,6 +45,9 @@ __device__ __forceinline__ Ring layout() {
   const u32 data = smem_address(dynamic_smem);
   return {data, data + STAGES * STAGE_BYTES, data + STAGES * (STAGE_BYTES + 8)};
 }
+
+/* This block's number in its cluster. */
+__device__ __forceinline__ int rank() { return CLUSTER > 1 ? (int)cluster_rank() : 0; }
 
 /* A cluster's tiles are neighbours along m or n. Past the last row everything is out of bounds, which is harmless. */
 struct Tile {
@@ -66,8 +72,8 @@ __device__ __forceinline__ void load(u32 dst, const tmap &map, u32 bar, int k, i
     tma_load_2d(dst, map, bar, k, row);
 }
 
-__device__ __forceinline__ void produce(const Params &p, const Ring &s, int rank) {
-  const int down = clusters_down(p), tiles = down * CLUSTERS_ACROSS;
+__device__ __forceinline__ void produce(const Params &p, const Ring &s) {
+  const int rank = ::rank(), down = clusters_down(p), tiles = down * CLUSTERS_ACROSS;
   ring<STAGES> at;
   tma_prefetch(p.tm_a);
   tma_prefetch(p.tm_b);
@@ -86,7 +92,8 @@ __device__ __forceinline__ void produce(const Params &p, const Ring &s, int rank
 }
 
 /* A warp has read all it needs of a slot, which the producers of the whole cluster fill. */
-__device__ __forceinline__ void release(u32 empty, int lane) {
+__device__ __forceinline__ void release(u32 empty) {
+  const int lane = thread_afresh() % WARP;
   if constexpr (CLUSTER == 1) {
     if (lane == 0) mbar_arrive(empty);
   } else {
@@ -98,14 +105,14 @@ __device__ __forceinline__ void release(u32 empty, int lane) {
 __device__ __forceinline__ void multiply(Accumulators &acc, u32 slot, int group, bool accumulate) {
   const u64 a = wgmma_operand(slot + group * (BLOCKS * 64 * ROW), 16, 8 * ROW), b = wgmma_operand(slot + A_BYTES, 16, 8 * ROW);
 #pragma unroll
-  for (int j = 0; j < BLOCKS; j++) pin(acc[j]);
+  for (int j = 0; j < PIECES; j++) pin(acc[j]);
   wgmma_fence();
 #pragma unroll
   for (int i = 0; i < TILE_K / 16; i++)
 #pragma unroll
-    for (int j = 0; j < BLOCKS; j++)
-      wgmma<T, TILE_N>::template shared_a<false>(acc[j], wgmma_advance(a, j * (64 * ROW) + 32 * i), wgmma_advance(b, 32 * i),
-                                                 accumulate || i > 0);
+    for (int j = 0; j < PIECES; j++)
+      wgmma<T, WIDTH>::template shared_a<false>(acc[j], wgmma_advance(a, j % BLOCKS * (64 * ROW) + 32 * i),
+                                                wgmma_advance(b, j / BLOCKS * (WIDTH * ROW) + 32 * i), accumulate || i > 0);
   wgmma_commit();
 }
 
@@ -114,14 +121,14 @@ template <int PENDING>
 __device__ __forceinline__ void settle(Accumulators &acc) {
   wgmma_wait<PENDING>();
 #pragma unroll
-  for (int j = 0; j < BLOCKS; j++) pin(acc[j]);
+  for (int j = 0; j < PIECES; j++) pin(acc[j]);
 }
 
 template <int I>
 __device__ __forceinline__ void pick(float (&v)[CHUNK / 2], const Accumulators &acc) {
   if constexpr (I < CHUNKS) {
 #pragma unroll
-    for (int i = 0; i < CHUNK / 2; i++) v[i] = acc[I / (TILE_N / CHUNK)][I % (TILE_N / CHUNK) * (CHUNK / 2) + i];
+    for (int i = 0; i < CHUNK / 2; i++) v[i] = acc[I / (WIDTH / CHUNK)][I % (WIDTH / CHUNK) * (CHUNK / 2) + i];
   }
 }
 
@@ -148,15 +155,19 @@ __device__ __forceinline__ void store(const Params &p, int row, int col, const f
 
 /* A consumer's rows through the fused code; all its lanes. `row` is the thread's first. */
 __device__ __forceinline__ void finish(const Params &p, const Accumulators &acc, int row, int col, int quad) {
-  static_assert(CHUNKS <= 4, "as many cases");
-#pragma unroll 1
+  static_assert(CHUNKS <= 8, "as many cases");
+#pragma unroll(UNROLLED)
   for (int c = 0; c < CHUNKS; c++) {
     float o[CHUNK / 2], v[CHUNK / 32][2][4][2];
     switch (c) {
       case 0: pick<0>(o, acc); break;
       case 1: pick<1>(o, acc); break;
       case 2: pick<2>(o, acc); break;
-      default: pick<3>(o, acc); break;
+      case 3: pick<3>(o, acc); break;
+      case 4: pick<4>(o, acc); break;
+      case 5: pick<5>(o, acc); break;
+      case 6: pick<6>(o, acc); break;
+      default: pick<7>(o, acc); break;
     }
 #pragma unroll
     for (int g = 0; g < CHUNK / 32; g++)
@@ -184,10 +195,9 @@ __device__ __forceinline__ void finish(const Params &p, const Accumulators &acc,
   }
 }
 
-__device__ __forceinline__ void consume(const Params &p, const Ring &s, int group, int rank) {
-  const int down = clusters_down(p), tiles = down * CLUSTERS_ACROSS, lane = (int)threadIdx.x % WARP;
+__device__ __forceinline__ void consume(const Params &p, const Ring &s, int group) {
   ring<STAGES> at;
-  for (int index = (int)blockIdx.x / CLUSTER; index < tiles; index += (int)gridDim.x / CLUSTER) {
+  for (int index = (int)blockIdx.x / CLUSTER; index < clusters_down(p) * CLUSTERS_ACROSS; index += (int)gridDim.x / CLUSTER) {
     Accumulators acc;
     u32 last = at.slot;
     mbar_wait(s.full + 8 * at.slot, at.phase);
@@ -198,14 +208,15 @@ __device__ __forceinline__ void consume(const Params &p, const Ring &s, int grou
       mbar_wait(s.full + 8 * at.slot, at.phase);
       multiply(acc, s.data + at.slot * STAGE_BYTES, group, true);
       settle<1>(acc);
-      release(s.empty + 8 * last, lane);
+      release(s.empty + 8 * last);
       last = at.slot;
       at.advance();
     }
     settle<0>(acc);
-    release(s.empty + 8 * last, lane);
-    const Tile tile = tile_at(index, down, rank);
-    finish(p, acc, tile.row + group * (64 * BLOCKS) + (int)threadIdx.x / WARP % 4 * 16 + lane / 4, tile.col, lane % 4);
+    release(s.empty + 8 * last);
+    const Tile tile = tile_at(index, clusters_down(p), rank());
+    const int thread = thread_afresh();
+    finish(p, acc, tile.row + thread / 128 * (64 * BLOCKS) + thread / WARP % 4 * 16 + thread % WARP / 4, tile.col, thread % 4);
     __syncwarp();
   }
 }
@@ -213,7 +224,6 @@ __device__ __forceinline__ void consume(const Params &p, const Ring &s, int grou
 extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_constant__ Params p) {
   const Ring s = layout();
   const int warp = __shfl_sync(FULL_WARP, (int)threadIdx.x / WARP, 0), group = warp / 4;
-  const int rank = CLUSTER > 1 ? (int)cluster_rank() : 0;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
       mbar_init(s.full + 8 * i, 1);
@@ -226,10 +236,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL(const __grid_con
 
   if (group == CONSUMERS) {
     registers_shrink<PRODUCER_REGISTERS>();
-    if (warp == 4 * CONSUMERS && threadIdx.x % WARP == 0) produce(p, s, rank);
+    if (warp == 4 * CONSUMERS && threadIdx.x % WARP == 0) produce(p, s);
   } else {
     registers_grow<CONSUMER_REGISTERS>();
-    consume(p, s, group, rank);
+    consume(p, s, group);
   }
   if constexpr (CLUSTER > 1) cluster_sync();  // the other block still arrives at this one's barriers
 }

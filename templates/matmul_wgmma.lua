@@ -12,6 +12,14 @@ end
 local function stage_bytes(t) return (t.tile_m + t.tile_n) * ROW + 16 end -- and two barriers
 local function stages(t) return math.min(6, t.smem_limit // stage_bytes(t)) end
 
+-- Three warpgroups leave the epilogue few registers: a residual stream's 8 more floats are too many.
+local function wide(p)
+  for _, dtype in ipairs(p.out_dtypes or {}) do
+    if dtype == "f32" then return true end
+  end
+  return false
+end
+
 -- A cluster's tiles count as one.
 local function tiles(p, t)
   local down, across = cluster(t)
@@ -41,10 +49,11 @@ return {
     return (p.dtype == "bf16" or p.dtype == "f16") and p.n % 8 == 0 and p.k % 8 == 0 and p.lda % 8 == 0 and p.ldb % 8 == 0
   end,
 
-  tunables = { tile_m = { 128, 256 }, tile_n = { 256, 128 }, cluster = { 2, 1 } },
+  tunables = { tile_m = { 128, 192, 256 }, tile_n = { 256, 128 }, cluster = { 2, 1 } },
 
   valid = function(p, t)
     if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128) then return false end
+    if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128 or wide(p)) then return false end
     if t.tile_n == 256 and p.n <= 128 then return false end
     local down, across = cluster(t)
     if (down == 2 and p.m <= t.tile_m) or (across == 2 and p.n <= t.tile_n) then return false end
@@ -64,7 +73,7 @@ return {
     local down, across = cluster(t)
     return {
       grid = { math.min(tiles(p, t), (t.sms or 132) // t.cluster) * t.cluster, 1, 1 },
-      block = 384,
+      block = t.tile_m == 192 and 512 or 384,
       smem = stages(t) * stage_bytes(t),
       cluster = t.cluster,
       tmaps = { tm_a = map(p, "a", p.m, t.tile_m // across), tm_b = map(p, "b", p.n, t.tile_n // down) },
