@@ -52,7 +52,7 @@ help: ## this text
 	@echo "options: DEBUG=1 ASAN=1 UBSAN=1 BUILD=folder PREFIX=folder"
 
 all: $(BUILD)/moonkiln
-unit: $(UNIT)
+unit: $(UNIT) $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check  # the last two need a GPU to run, not to build
 
 # ---- the two commands
 PROMPT ?= a red ball rolls to the right

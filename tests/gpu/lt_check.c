@@ -103,7 +103,7 @@ static void make(fixture *f, const shape *s, const problem *p) {
                   .d = f->output.ref,
                   .bias = f->inputs[3].ref};
   f->launch = (mk_launch){.kind = MK_LAUNCH_LT, .lt = &f->lt};
-  f->candidate = (mk_candidate){"cublaslt", 1, &f->launch, 0};
+  f->candidate = (mk_candidate){.label = "cublaslt", .nlaunches = 1, .launches = &f->launch};
   f->group = (mk_group){.name = "matmul", .kind = "matmul", .ncandidates = 1, .candidates = &f->candidate};
   f->step = (mk_step){MK_STEP_GROUP, 0};
   f->programs[0] = (mk_program){"load", MK_RATE_LOAD, 0, NULL};
