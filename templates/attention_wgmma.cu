@@ -1,7 +1,8 @@
 /* Attention on Hopper's wgmma: softmax(scale · q kᵀ) v per head, no mask, no bias, any number of queries and keys.
  *
  * Tile: 192 queries, 64 for each of three consumer warpgroups, by 80 or 64 keys. A producer thread keeps four tiles of K and of V
- * under way by TMA, 128-byte swizzled; scores, weights and sums stay in registers. A block stays for the whole problem; the query
+ * under way by TMA, 128-byte swizzled; scores, weights and sums stay in registers. The two blocks of a cluster have neighbouring
+ * query tiles and share K and V: each brings one 64-channel panel of a tile for both. A block stays for the whole problem; the query
  * tiles of one head follow each other, so that the blocks at work share its K and V through L2.
  *
  * Pipeline of a warpgroup: q kᵀ of this tile is issued before P v of the last one, and the exponentials run while P v does; named
@@ -10,16 +11,18 @@
  * tile whose weights grow past LARGEST gets its scores again (by mma, one warp alone) and a new maximum. So maximum, shuffles
  * and rescaling leave the inner loop.
  *
- * Bound by power. On an H200 at 40 heads of 128, the card at its 700 W, in TFLOP/s beside cuDNN in the same run:
- * 738 : 610 at 28,800 tokens, 748 : 562 at 32,760, 740 : 562 at 75,600, 563 : 500 at 75,600 queries by 512 keys (64 keys a tile). The
- * clock falls to 1.5-1.6 GHz, where the tensor cores could do about 840: 88 % of them are used. By short keys a third of the
- * time is the tile's beginning and end: the first scores and the last product overlap with other warpgroups' work only.
+ * Bound by power. On an H200 at 40 heads of 128, the card at its 700 W, in TFLOP/s, in a cluster : alone : cuDNN in the same run:
+ * 753 : 722 : 600 at 28,800 tokens, 736 : 736 : 567 at 32,760, 738 : 736 : 556 at 75,600; 541 : 552 : 495 at 75,600 queries by 512
+ * keys (64 keys a tile). The clock falls to 1.5-1.6 GHz, where the tensor cores could do about 840: 88 % of them are used. By
+ * short keys a third of the time is the tile's beginning and end: the first scores and the last product overlap with other
+ * warpgroups' work only.
  *
  * Tried and lost, at 28,800 tokens: 128 queries by 128 keys with q in registers, 693-710, since it moves half as much again from
- * L2; by 176 keys, 697; by 96 keys three warpgroups spill. The running maximum renewed in each tile, 652-667 (two warpgroups). K and V
- * multicast to a cluster of two blocks, 473-630 (the cluster launch alone costs nothing). Row sums by mma with a matrix of ones, 620.
- * Three stages instead of four, weights cut off instead of rounded, leaving out the turns, adding up rounded weights only where one
- * could dominate: within 1 %. Sums of unrounded weights gain 1.3 %, but rows with one dominant key get 1.6 times the error. */
+ * L2; by 176 keys, 697; by 96 keys three warpgroups spill. The running maximum renewed in each tile, 652-667 (two warpgroups). Arrivals
+ * at the neighbour's barriers with release.cluster, 473-630: each is a fence of the whole GPU. Row sums by mma with a matrix of
+ * ones, 620. Three stages instead of four, weights cut off instead of rounded, leaving out the turns, adding up rounded weights
+ * only where one could dominate: within 1 %. Sums of unrounded weights gain 1.3 %, but rows with one dominant key get 1.6 times the
+ * error. */
 
 constexpr int CONSUMERS = 3;                       // warpgroups
 constexpr int TILE_M = 64 * CONSUMERS;             // 64 queries a consumer warpgroup

@@ -1,22 +1,29 @@
 /* Matmul on Hopper's wgmma: epilogue(A[m, K] B[N, K]^T), bf16 or f16 operands, f32 accumulation.
  *
- * Tile: 128x256, 256x128 or 128x128 by 64 of k; two consumer warpgroups have half of the tile's rows each, all accumulators in
- * registers. A producer thread keeps STAGES slots of A and B under way by TMA, 128-byte swizzled. The two blocks of a cluster
- * take tiles that share their longer operand: each loads half of it for both. A block stays for the whole problem and walks tiles
- * in bands of GROUP along m, all of n in a band, so that the blocks at work share A and B through L2. Any m; N and K multiples of
- * 8: what lies out of bounds arrives as zeros and is not stored.
+ * Tile: 192x256 with three consumer warpgroups, or 128x256, 256x128, 128x128 with two, by 64 of k; each consumer has its share of
+ * the rows, all accumulators in registers. A producer thread keeps STAGES slots of A and B under way by TMA, 128-byte swizzled. The
+ * two blocks of a cluster take tiles that share their longer operand: each loads half of it for both. A block stays for the whole
+ * problem and walks tiles in bands of GROUP along m, all of n in a band, so that the blocks at work share A and B through L2. Any
+ * m; N and K multiples of 8: what lies out of bounds arrives as zeros and is not stored.
  *
  * Pipeline of a warpgroup: one slot's wgmmas are always queued behind the one under way; a slot is given back once the next one's
  * are issued. Warpgroups are not tied to each other but through the ring: one may be STAGES slots ahead, and its epilogue runs
- * while the other still multiplies. The producer loads the next tile's first slots during both.
+ * while the others still multiply. The producer loads the next tile's first slots during both.
  *
  * Epilogue: from registers. The pairs of columns a thread has are transposed within its quad by shuffles, so that the fused code
- * gets 8 adjacent columns; a rolled loop over 64-column chunks holds that code twice (inside, at the border), not once per chunk.
+ * gets 8 adjacent columns. With two consumers a rolled loop over 64-column chunks holds that code twice (inside, at the border),
+ * not once per chunk; three have no registers for the copy that takes.
  * Operands of the fused code should be read with ld.global.nc: then the loads of four calls overlap, else each waits for the last
  * one's store.
  *
  * Bound: the tensor cores, under the card's power cap. In a clock of full rate a block takes 48 bytes from L2 with 128x256 alone,
- * 32 in a cluster, and reads 80 of at most 128 bytes of shared memory, 96 where a wgmma has 128 columns. */
+ * 37 with 192x256, 32 and 27 in a cluster, and reads 80 of at most 128 bytes of shared memory, 96 where a wgmma has 128 columns.
+ * On an H200 in TFLOP/s beside cuBLAS's product alone in the same run, 192x256 in a cluster (alone): 28,800 x 5120 x 5120 681 (669) :
+ * 694, x 13824 x 5120 with GELU 660 (623) : 658, x 5120 x 13824 685 (685) : 665; 75,600 x 5120 x 5120 652 (677) : 683, x 13824 x 5120
+ * with GELU 636 (629) : 707, x 5120 x 13824 664 (672) : 674. 128x256 is 2-5 % behind.
+ *
+ * Tried and lost: arrivals at the neighbour's barriers with release.cluster, 550 in a cluster: each is a fence of the whole GPU.
+ * 256 columns a wgmma with three consumers: ptxas counts 512 threads' 128 registers and refuses. */
 
 constexpr int ROW = 128;  // bytes of a tile's row: 64 of k, one swizzled panel
 constexpr int TILE_K = 64;
