@@ -393,12 +393,15 @@ static int64_t extent_of(const mk_body *b, int from, int to) { return mk_dims_co
 int64_t mk_body_rows(const mk_body *b) { return extent_of(b, 0, b->nrows); }
 int64_t mk_body_cols(const mk_body *b) { return extent_of(b, b->nrows, b->naxes); }
 
-double mk_body_bytes(const mk_body *b) {
+static double bytes_of(const mk_body *b, bool stores) {
   double total = 0;
   for (int i = 0; i < b->naccesses; i++) {
-    double elements = 1;
+    double elements = stores || !b->accesses[i].store ? 1 : 0;
     for (int j = 0; j < b->naxes; j++) elements *= b->accesses[i].stride[j] ? (double)b->extent[j] : 1;
     total += elements * (double)mk_dtype_size(b->accesses[i].dtype);
   }
   return total;
 }
+
+double mk_body_bytes(const mk_body *b) { return bytes_of(b, true); }
+double mk_body_bytes_read(const mk_body *b) { return bytes_of(b, false); }

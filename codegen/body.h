@@ -55,5 +55,6 @@ int64_t mk_body_rows(const mk_body *b);
 int64_t mk_body_cols(const mk_body *b);
 /* Bytes read and written once each. */
 double mk_body_bytes(const mk_body *b);
+double mk_body_bytes_read(const mk_body *b);
 
 #endif

@@ -21,6 +21,7 @@ typedef struct mk_field {
   mk_arg_kind kind;
   mk_field_what what;
   int access, axis;
+  bool prologue;   /* access and axis are those of the prologue's body */
   uint32_t offset; /* once laid out */
 } mk_field;
 
@@ -54,9 +55,11 @@ int mk_lane_count(const mk_body *b);
 
 /* Parameter struct and kernel; KERNEL stands for its name. */
 void mk_emit_row(const mk_body *b, const mk_row_shape *shape, mk_fields *fields, mk_arena *arena, mk_text *out);
-/* The epilogue hooks, see templates/README.md. Fields are added to, the struct is the caller's to print before. */
+/* The hooks, see templates/README.md. Fields are added to, the struct is the caller's to print before. */
 void mk_emit_epilogue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
 bool mk_emit_epilogue_row(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
+/* b: rows and columns of an operand, whose value is its one store. */
+void mk_emit_prologue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
 /* "norm_rope", "gelu", "copy": what the body does, in a word or three. */
 void mk_body_summary(const mk_body *b, mk_text *out);
 /* Comment lines, one an access and one an operation. */

@@ -26,20 +26,20 @@ bool mk_is_index(const mk_body *b, int inst) {
 static void pointer_field(mk_emitter *e, int access) {
   const mk_access *a = &e->b->accesses[access];
   const char *type = mk_printf(e->arena, a->store ? "%s *" : "const %s *", mk_ctype(a->dtype));
-  mk_fields_add(e->fields, e->arena, (mk_field){e->name[access], type, MK_ARG_PTR, MK_FIELD_POINTER, access, 0, 0});
+  mk_fields_add(e->fields, e->arena, (mk_field){e->name[access], type, MK_ARG_PTR, MK_FIELD_POINTER, access, 0, e->prologue, 0});
 }
 
 static const char *stride_text(mk_emitter *e, int access, int axis) {
   if (e->class[access][axis] == MK_STRIDE_CONST)
     return mk_printf(e->arena, "%lld", (long long)e->b->accesses[access].stride[axis]);
   const char *name = mk_printf(e->arena, "%s_stride%d", e->name[access], axis);
-  mk_fields_add(e->fields, e->arena, (mk_field){name, "i64", MK_ARG_I64, MK_FIELD_STRIDE, access, axis, 0});
+  mk_fields_add(e->fields, e->arena, (mk_field){name, "i64", MK_ARG_I64, MK_FIELD_STRIDE, access, axis, e->prologue, 0});
   return mk_printf(e->arena, "p.%s", name);
 }
 
 static const char *extent_field(mk_emitter *e, int axis) {
-  const char *name = mk_printf(e->arena, "extent%d", axis);
-  mk_fields_add(e->fields, e->arena, (mk_field){name, "u32", MK_ARG_I32, MK_FIELD_EXTENT, 0, axis, 0});
+  const char *name = mk_printf(e->arena, e->prologue ? "a_extent%d" : "extent%d", axis);
+  mk_fields_add(e->fields, e->arena, (mk_field){name, "u32", MK_ARG_I32, MK_FIELD_EXTENT, 0, axis, e->prologue, 0});
   return name;
 }
 
@@ -51,9 +51,10 @@ void mk_open_accesses(mk_emitter *e) {
   e->class = mk_alloc(e->arena, sizeof *e->class * (size_t)(b->naccesses ? b->naccesses : 1));
   for (int i = 0; i < b->naccesses; i++) {
     const mk_access *a = &b->accesses[i];
-    e->name[i] = a->store ? mk_printf(e->arena, "out%d", out++) : mk_printf(e->arena, "in%d", in++);
+    const char *prefix = e->prologue ? "a_" : "";
+    e->name[i] = a->store ? mk_printf(e->arena, "%sout%d", prefix, out++) : mk_printf(e->arena, "%sin%d", prefix, in++);
     mk_stride_classes(b, a, e->class[i]);
-    pointer_field(e, i);
+    if (!e->prologue || !a->store) pointer_field(e, i);
   }
 }
 
@@ -92,7 +93,7 @@ void mk_emit_row_addresses(mk_emitter *e) {
     }
   }
   for (int i = 0; i < b->naccesses; i++) {
-    if (!walks_rows(e, i)) continue;
+    if (!walks_rows(e, i) || (e->prologue && b->accesses[i].store)) continue;
     mk_text t = {0};
     for (int j = 0; j < b->nrows; j++) {
       if (e->class[i][j] == MK_STRIDE_ZERO) continue;
@@ -141,7 +142,7 @@ static lanes lane_pattern(const mk_emitter *e, int access) {
   const mk_body *b = e->b;
   const mk_stride_class *class = e->class[access];
   int64_t inner = 1, run = 1;
-  int v = e->mode == MK_EMIT_EPILOGUE ? 8 : e->shape->v;
+  int v = e->mode == MK_EMIT_HOOK ? 8 : e->shape->v;
   bool same = true, paired = v > 1, adjacent = true;
   for (int j = b->naxes - 1; j >= b->nrows && inner < v; j--) {
     bool first_pair = inner == 1 && b->extent[j] == 2;
@@ -155,8 +156,8 @@ static lanes lane_pattern(const mk_emitter *e, int access) {
     }
     inner *= b->extent[j];
   }
-  if (e->mode == MK_EMIT_EPILOGUE && inner < v && inner != e->cols) adjacent = paired = false;
-  if (e->mode == MK_EMIT_EPILOGUE) { /* V may be anything up to 8: what holds for 8 must hold within one axis */
+  if (e->mode == MK_EMIT_HOOK && inner < v && inner != e->cols) adjacent = paired = false;
+  if (e->mode == MK_EMIT_HOOK) { /* V may be anything up to 8: what holds for 8 must hold within one axis */
     paired = false;
     int last = b->naxes - 1;
     bool whole = last >= b->nrows && class[last] == MK_STRIDE_CONST && (b->extent[last] % 8 == 0 || b->extent[last] == e->cols);
@@ -183,13 +184,13 @@ static void add_lane_offset(mk_emitter *e, int access, mk_text *t) {
   }
 }
 
-static const char *column(const mk_emitter *e) { return e->mode == MK_EMIT_EPILOGUE ? "col" : "c"; }
+static const char *column(const mk_emitter *e) { return e->mode == MK_EMIT_HOOK ? "col" : "c"; }
 
 /* Pointer to the first of the thread's columns. */
 static void add_pointer(mk_emitter *e, int access, mk_text *t) {
   mk_text_addf(t, "p.%s", e->name[access]);
   if (walks_rows(e, access)) mk_text_addf(t, " + at_%s", e->name[access]);
-  add_column_offset(e, access, column(e), e->mode == MK_EMIT_EPILOGUE ? 1 : e->shape->v, t);
+  add_column_offset(e, access, column(e), e->mode == MK_EMIT_HOOK ? 1 : e->shape->v, t);
 }
 
 /* Element of lane i. */
@@ -198,7 +199,7 @@ static void add_element(mk_emitter *e, int access, const char *index, mk_text *t
   size_t start = t->len;
   if (walks_rows(e, access)) mk_text_addf(t, " + at_%s", e->name[access]);
   if (index) mk_text_addf(t, " + %s", index);
-  if (e->mode == MK_EMIT_EPILOGUE) {
+  if (e->mode == MK_EMIT_HOOK) {
     add_column_offset(e, access, "(col + i)", 1, t);
   } else {
     add_column_offset(e, access, "c", e->shape->v, t);
@@ -218,7 +219,7 @@ static const char *index_text(mk_emitter *e, int inst) {
   const mk_inst *in = &e->b->insts[inst];
   if (in->kind != MK_INST_LOAD || in->a < 0) return NULL;
   const char *name = mk_printf(e->arena, "%s_row", e->name[in->access]);
-  mk_fields_add(e->fields, e->arena, (mk_field){name, "i64", MK_ARG_I64, MK_FIELD_INDEX_STRIDE, in->access, 0, 0});
+  mk_fields_add(e->fields, e->arena, (mk_field){name, "i64", MK_ARG_I64, MK_FIELD_INDEX_STRIDE, in->access, 0, e->prologue, 0});
   if (!e->ph.column[in->a]) return mk_printf(e->arena, "v%d * p.%s", in->a, name);
   mk_text t = {0};
   add_element(e, e->b->insts[in->a].access, NULL, &t);
@@ -233,7 +234,7 @@ void mk_emit_load(mk_emitter *e, int inst, const char *dest) {
   const char *index = index_text(e, inst);
   bool lane_index = index && e->ph.column[in->a];
   lanes pattern = lane_index ? LANES_ANY : lane_pattern(e, in->access);
-  int v = e->mode == MK_EMIT_EPILOGUE ? 8 : e->shape->v;
+  int v = e->mode == MK_EMIT_HOOK ? 8 : e->shape->v;
   mk_text t = {0};
   if (pattern == LANES_RUN || pattern == LANES_PAIRED) {
     add_pointer(e, in->access, &t);
@@ -254,11 +255,16 @@ void mk_emit_load(mk_emitter *e, int inst, const char *dest) {
 
 void mk_emit_store(mk_emitter *e, int inst, const char *src) {
   const mk_inst *in = &e->b->insts[inst];
+  if (e->prologue) { /* whoever calls it rounds */
+    mk_line(e, "#pragma unroll");
+    mk_line(e, "for (int i = 0; i < V; i++) a[i] = %s[i];", src);
+    return;
+  }
   const mk_access *a = &e->b->accesses[in->access];
   mk_text t = {0};
   if (lane_pattern(e, in->access) == LANES_RUN) {
     add_pointer(e, in->access, &t);
-    mk_line(e, "store_lanes<%d>(%s, %s);", mk_access_alignment(e->b, a, e->mode == MK_EMIT_EPILOGUE ? 8 : e->shape->v),
+    mk_line(e, "store_lanes<%d>(%s, %s);", mk_access_alignment(e->b, a, e->mode == MK_EMIT_HOOK ? 8 : e->shape->v),
             mk_text_str(&t), src);
   } else {
     add_element(e, in->access, NULL, &t);

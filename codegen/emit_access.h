@@ -8,6 +8,7 @@ typedef struct mk_emitter {
   const mk_body *b;
   const mk_row_shape *shape;
   mk_emit_mode mode;
+  bool prologue; /* fields have names of their own, and the store is the result */
   mk_fields *fields;
   mk_arena *arena;
   mk_text *out;

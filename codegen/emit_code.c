@@ -16,11 +16,11 @@ typedef struct coder {
   int scratch;    /* reductions that went through shared memory so far */
 } coder;
 
-static bool looping(const coder *c) { return c->e.mode != MK_EMIT_EPILOGUE && c->e.shape->items == 0; }
-static bool many_items(const coder *c) { return c->e.mode != MK_EMIT_EPILOGUE && c->e.shape->items > 1; }
+static bool looping(const coder *c) { return c->e.mode != MK_EMIT_HOOK && c->e.shape->items == 0; }
+static bool many_items(const coder *c) { return c->e.mode != MK_EMIT_HOOK && c->e.shape->items > 1; }
 static bool ragged(const coder *c) {
   const mk_row_shape *s = c->e.shape;
-  return c->e.mode != MK_EMIT_EPILOGUE && s->items > 0 && (int64_t)s->threads * s->items * s->v != c->e.cols;
+  return c->e.mode != MK_EMIT_HOOK && s->items > 0 && (int64_t)s->threads * s->items * s->v != c->e.cols;
 }
 
 static bool is_source(const mk_inst *in) { return in->kind == MK_INST_LOAD || in->kind == MK_INST_ROOT; }
@@ -76,7 +76,7 @@ static void find_storage(coder *c) {
       if (in->kind == MK_INST_STORE || in->kind == MK_INST_ROPE || c->segment[a] != c->segment[i]) c->where[a] = STORE_LANES;
     }
   }
-  for (int i = 0; i < b->ninsts && c->e.mode != MK_EMIT_EPILOGUE && !looping(c); i++)
+  for (int i = 0; i < b->ninsts && c->e.mode != MK_EMIT_HOOK && !looping(c); i++)
     if (c->e.ph.column[i] && (c->e.ph.kept[i] || (is_source(&b->insts[i]) && many_items(c)))) c->where[i] = STORE_ITEMS;
 }
 
@@ -119,7 +119,7 @@ static const char *expression(const coder *c, int i) {
 /* uses_column: something inside names the column c. */
 static void open_walk(coder *c, bool uses_column) {
   mk_emitter *e = &c->e;
-  if (e->mode == MK_EMIT_EPILOGUE) return;
+  if (e->mode == MK_EMIT_HOOK) return;
   const char *at = e->shape->threads == 1 ? "" : " + lane";
   if (looping(c)) {
     mk_line(e, "for (int c = lane * V; c < COLS; c += THREADS * V) {");
@@ -153,7 +153,7 @@ static void declare(coder *c, int i) {
 static void emit_source(coder *c, int i) {
   mk_emitter *e = &c->e;
   const char *dest = array_of(c, i);
-  if (e->mode == MK_EMIT_EPILOGUE && i == e->b->root) return; /* the hook's parameter */
+  if (e->mode == MK_EMIT_HOOK && i == e->b->root) return; /* the hook's parameter */
   declare(c, i);
   if (e->b->insts[i].kind == MK_INST_LOAD)
     mk_emit_load(e, i, dest);
@@ -305,29 +305,33 @@ static void emit_row_values(coder *c, int phase) {
     if (in->kind == MK_INST_LOAD) mk_emit_row_load(e, i);
     if (in->kind == MK_INST_OP) mk_line(e, "const float v%d = %s;", i, expression(c, i));
     if (in->kind != MK_INST_STORE) continue;
-    bool alone = e->mode == MK_EMIT_EPILOGUE || e->shape->threads == 1;
-    const char *first = e->mode == MK_EMIT_EPILOGUE                        ? "col == 0"
+    bool alone = e->mode == MK_EMIT_HOOK || e->shape->threads == 1;
+    const char *first = e->mode == MK_EMIT_HOOK                            ? "col == 0"
                         : e->mode == MK_EMIT_ROW && e->shape->threads < 32 ? "active && lane == 0"
                                                                            : "lane == 0";
-    if (!alone || e->mode == MK_EMIT_EPILOGUE) mk_line(e, "if (%s)", first);
-    e->indent += !alone || e->mode == MK_EMIT_EPILOGUE;
+    if (!alone || e->mode == MK_EMIT_HOOK) mk_line(e, "if (%s)", first);
+    e->indent += !alone || e->mode == MK_EMIT_HOOK;
     mk_emit_row_store(e, i, value_at(c, in->a, "0"));
-    e->indent -= !alone || e->mode == MK_EMIT_EPILOGUE;
+    e->indent -= !alone || e->mode == MK_EMIT_HOOK;
   }
 }
 
-void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, mk_fields *fields, mk_arena *arena,
-                  mk_text *out) {
-  coder c = {.e = {.b = b, .shape = shape, .mode = mode, .fields = fields, .arena = arena, .out = out, .indent = 1}};
+void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
+                  mk_arena *arena, mk_text *out) {
+  coder c = {.e = {.b = b, .shape = shape, .mode = mode, .prologue = prologue}};
+  c.e.fields = fields;
+  c.e.arena = arena;
+  c.e.out = out;
+  c.e.indent = 1;
   mk_find_phases(b, arena, &c.e.ph);
   mk_open_accesses(&c.e);
   find_storage(&c);
   int reductions = 0;
   for (int i = 0; i < b->ninsts; i++) reductions += b->insts[i].kind == MK_INST_REDUCE;
-  if (mode != MK_EMIT_EPILOGUE && shape->threads > 32 && reductions)
+  if (mode != MK_EMIT_HOOK && shape->threads > 32 && reductions)
     mk_line(&c.e, "__shared__ float scratch[%d][THREADS / WARP];", reductions);
   mk_emit_row_addresses(&c.e);
-  if (mode != MK_EMIT_EPILOGUE && shape->items == 1 && (c.e.cols > shape->v || shape->threads > 1))
+  if (mode != MK_EMIT_HOOK && shape->items == 1 && (c.e.cols > shape->v || shape->threads > 1))
     mk_line(&c.e, "const int c = lane * V;");
   for (int phase = 0; phase < c.e.ph.count; phase++) {
     if (phase) emit_reductions(&c, phase - 1);

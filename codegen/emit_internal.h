@@ -4,7 +4,8 @@
 
 #include "codegen/emit.h"
 
-typedef enum mk_emit_mode { MK_EMIT_ROW, MK_EMIT_EPILOGUE, MK_EMIT_EPILOGUE_ROW } mk_emit_mode;
+/* HOOK: one call is V adjacent columns of a row, col onwards. A prologue is a hook whose store is its result. */
+typedef enum mk_emit_mode { MK_EMIT_ROW, MK_EMIT_HOOK, MK_EMIT_EPILOGUE_ROW } mk_emit_mode;
 
 enum { MK_MAX_PHASES = 16 };
 
@@ -30,7 +31,7 @@ void mk_stride_classes(const mk_body *b, const mk_access *a, mk_stride_class out
 int mk_access_alignment(const mk_body *b, const mk_access *a, int v);
 const char *mk_ctype(mk_dtype t);
 
-void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, mk_fields *fields, mk_arena *arena,
-                  mk_text *out);
+void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
+                  mk_arena *arena, mk_text *out);
 
 #endif

@@ -139,10 +139,10 @@ static int resident_blocks(const mk_body *b, const mk_row_shape *s, mk_arena *ar
 
 void mk_emit_row(const mk_body *b, const mk_row_shape *s, mk_fields *fields, mk_arena *arena, mk_text *out) {
   mk_text code = {0};
-  mk_emit_code(b, s, MK_EMIT_ROW, fields, arena, &code);
+  mk_emit_code(b, s, MK_EMIT_ROW, false, fields, arena, &code);
   bool whole = s->threads > 32; /* a block has one row: the grid is exact */
-  if (!whole) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, 0});
-  if (!fields->n) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, 0});
+  if (!whole) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, false, 0});
+  if (!fields->n) mk_fields_add(fields, arena, (mk_field){"rows", "u32", MK_ARG_I32, MK_FIELD_ROWS, 0, 0, false, 0});
   mk_fields_layout(fields);
   mk_text_addf(
       out, "/* %s\n",
@@ -181,7 +181,17 @@ void mk_emit_epilogue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_t
                " */\ntemplate <int V>\n__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float "
                "(&v%d)[V]) {\n",
                b->root);
-  mk_emit_code(b, NULL, MK_EMIT_EPILOGUE, fields, arena, out);
+  mk_emit_code(b, NULL, MK_EMIT_HOOK, false, fields, arena, out);
+  mk_text_add(out, "}\n");
+}
+
+void mk_emit_prologue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out) {
+  mk_text_add(out, "/* How the left operand is made of what is in memory.\n");
+  mk_body_comment(b, out);
+  mk_text_add(
+      out,
+      " */\ntemplate <int V>\n__device__ __forceinline__ void prologue(const Params &p, i64 row, int col, float (&a)[V]) {\n");
+  mk_emit_code(b, NULL, MK_EMIT_HOOK, true, fields, arena, out);
   mk_text_add(out, "}\n");
 }
 
@@ -196,7 +206,7 @@ bool mk_emit_epilogue_row(const mk_body *b, mk_fields *fields, mk_arena *arena, 
               " */\n__device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const float *acc, int lane) {\n  ");
   constants(b, &s, out);
   mk_text_add(out, ";\n");
-  mk_emit_code(b, &s, MK_EMIT_EPILOGUE_ROW, fields, arena, out);
+  mk_emit_code(b, &s, MK_EMIT_EPILOGUE_ROW, false, fields, arena, out);
   mk_text_add(out, "}\n");
   return true;
 }

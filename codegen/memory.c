@@ -116,14 +116,22 @@ static void add_buffer(const mk_flow *f, int buffer, int *out, int *n, int max) 
   if (*n < max) out[(*n)++] = buffer;
 }
 
-int mk_work_buffers(const mk_planner *p, const mk_draft *d, const mk_work *w, int *out, int max) {
+int mk_work_buffers(const mk_draft *d, const mk_work *w, int *out, int max) {
+  const mk_flow *f = d->gr->f;
   int n = 0, node;
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  for (int i = 0; i < w->body->naccesses; i++) add_buffer(p->flow, w->body->accesses[i].buffer, out, &n, max);
-  for (int k = 0; c->root >= 0 && k < mk_unit_nargs(p->flow, c->root); k++)
-    add_buffer(p->flow, mk_unit_arg(p->flow, c->root, k, &node)->source, out, &n, max);
-  if (w->workspace >= 0) add_buffer(p->flow, w->workspace, out, &n, max);
+  for (int i = 0; i < w->body->naccesses; i++) add_buffer(f, w->body->accesses[i].buffer, out, &n, max);
+  for (int k = 0; c->root >= 0 && k < mk_unit_nargs(f, c->root); k++)
+    add_buffer(f, mk_unit_arg(f, c->root, k, &node)->source, out, &n, max);
+  if (w->workspace >= 0) add_buffer(f, w->workspace, out, &n, max);
+  for (int i = 0; w->site && i < w->site->nreads && c->root >= 0; i++) add_buffer(f, w->site->reads[i], out, &n, max);
+  if (w->site) add_buffer(f, w->site->workspace, out, &n, max);
   return n;
+}
+
+int mk_new_workspace(mk_planner *p, mk_draft *d, int64_t bytes) {
+  MK_PUSH(p->temp, d->own_bytes, d->nown, d->own_cap, bytes);
+  return d->nbuffers++;
 }
 
 typedef struct life {
@@ -228,12 +236,12 @@ void mk_place_scratch(mk_planner *p, mk_draft *d) {
   d->ref = MK_NEW_ARRAY(p->temp, mk_ref, d->nbuffers);
   for (int b = 0; b < d->nbuffers; b++) d->ref[b] = b < f->nbuffers ? p->fixed[b] : (mk_ref){MK_SPACE_SCRATCH, -1};
   for (int i = 0; i < d->nwork; i++) {
-    int count = mk_work_buffers(p, d, &d->work[i], used, 256);
+    int count = mk_work_buffers(d, &d->work[i], used, 256);
     for (int k = 0; k < count; k++) {
       int b = used[k];
       if (d->ref[b].offset >= 0) continue;
       if (!slot[b]) {
-        int64_t bytes = b < f->nbuffers ? buffer_bytes(f, b) : d->work[i].workspace_bytes;
+        int64_t bytes = b < f->nbuffers ? buffer_bytes(f, b) : d->own_bytes[b - f->nbuffers];
         lives[n++] = (life){.buffer = b, .first = i, .last = i, .heir = -1, .bytes = aligned(bytes)};
         slot[b] = n;
       }
@@ -251,7 +259,7 @@ void mk_place_scratch(mk_planner *p, mk_draft *d) {
 
 mk_ref mk_locate(const mk_planner *p, const mk_draft *d, int buffer, int64_t offset, mk_dtype dtype) {
   int64_t at = 0;
-  if (buffer < p->flow->nbuffers) buffer = mk_flow_root(p->flow, buffer, &at);
+  if (buffer < d->gr->f->nbuffers) buffer = mk_flow_root(d->gr->f, buffer, &at);
   mk_ref r = d->ref[buffer];
   if (r.offset < 0) {
     mk_fail(p->st, MK_EINTERNAL, "program %s: buffer %d has no place", d->name, buffer);

@@ -43,8 +43,8 @@ static void draft_programs(mk_planner *p) {
       d->work[w].body = mk_body_build(d->gr, &d->gr->clusters[d->work[w].cluster], p->temp, p->st);
       if (mk_failed(p->st)) break;
       mk_lt_plan(p, d, &d->work[w]);
-      if (d->work[w].workspace >= 0) d->work[w].workspace = d->nbuffers++;
     }
+    if (!mk_failed(p->st)) mk_find_sites(p, d);
   }
 }
 
@@ -82,7 +82,7 @@ static void upload(mk_planner *p, const mk_draft *d, const weight_index *x, int 
 
 /* A weight comes right before the first group that reads it, so that it is in scratch for a short time only. */
 static void upload_for(mk_planner *p, const mk_draft *d, const mk_work *w, const weight_index *x, steps *s) {
-  int buffers[256], n = mk_work_buffers(p, d, w, buffers, 256);
+  int buffers[256], n = mk_work_buffers(d, w, buffers, 256);
   for (int i = 0; i < n; i++)
     for (int j = buffers[i] < p->flow->nbuffers ? x->first[buffers[i]] : 0;
          buffers[i] < p->flow->nbuffers && j < x->first[buffers[i] + 1]; j++)
@@ -172,4 +172,10 @@ void mk_plan_free(mk_plan *p) {
   if (!p) return;
   mk_arena_free(&p->arena);
   free(p);
+}
+
+bool mk_group_may_cover(const mk_group *g) {
+  for (int c = 0; c < g->ncandidates; c++)
+    if (g->candidates[c].covers) return true;
+  return false;
 }

@@ -92,13 +92,17 @@ typedef struct mk_candidate { /* one realisation of a group */
   const mk_launch *launches;
   double cost; /* the cost model's seconds on the target */
   bool own;    /* from the user's templates */
+  int covers;  /* 1: does the work of the group before too, which does not run while this is chosen; so it competes with the
+                * other candidates' time and that group's */
 } mk_candidate;
 
-typedef struct mk_extent { /* a buffer that a group reads or writes, some or all of it; the same for every candidate */
+typedef struct mk_extent { /* a buffer that a group reads or writes, some or all of it; the same for every candidate; where
+                            * some cover the group before, of both groups */
   mk_ref ref;
   mk_dtype dtype;
   int64_t bytes;
   bool read, written;
+  bool spoilt;     /* holds something else in between: to be put back before a run, not looked at after it */
   int32_t integer; /* i32 that is read: a value that is valid everywhere in it */
 } mk_extent;
 
@@ -175,6 +179,8 @@ typedef struct mk_plan_options {
 /* Groups, lays out, selects and emits. The graph must be optimized and stays the caller's. NULL with the status set. */
 mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_status *st);
 void mk_plan_free(mk_plan *p);
+/* Some candidate covers the group before, the program's previous step: the others' time is compared with that group's added. */
+bool mk_group_may_cover(const mk_group *g);
 
 /* Stages for people and goldens: groups with their nodes, launches with buffers, sources. Deterministic. */
 void mk_groups_print(const mk_graph *g, const mk_plan_options *options, mk_text *out, mk_status *st);

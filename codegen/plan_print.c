@@ -85,7 +85,8 @@ static void add_group(const mk_plan *p, int index, mk_text *out) {
   mk_text_addf(out, "  %.4g MB\n", g->bytes * 1e-6);
   for (int c = 0; c < g->ncandidates; c++) {
     const mk_candidate *k = &g->candidates[c];
-    mk_text_addf(out, "      %s%s  %.4g us\n", c == g->chosen ? "* " : "  ", k->label, k->cost * 1e6);
+    mk_text_addf(out, "      %s%s  %.4g us%s\n", c == g->chosen ? "* " : "  ", k->label, k->cost * 1e6,
+                 k->covers ? " with the group before" : "");
     for (int i = 0; i < k->nlaunches; i++) add_launch(p, &k->launches[i], out);
   }
 }
@@ -134,11 +135,16 @@ void mk_groups_print(const mk_graph *g, const mk_plan_options *options, mk_text 
   for (int i = 0; p.flow && i < g->nentries + 2 && !mk_failed(st); i++) {
     mk_draft d = {.name = i == 0 ? "load" : i == 1 ? "prompt" : g->entries[i - 2], .rate = i < 2 ? (mk_rate)i : MK_RATE_STEP};
     mk_schedule(&p, &d);
+    mk_find_sites(&p, &d);
     mk_text_addf(out, "program %s: %d groups\n", d.name, d.nwork);
     for (int w = 0; w < d.nwork; w++) {
       const mk_cluster *c = &d.gr->clusters[d.work[w].cluster];
       mk_text_addf(out, "  group %d %s\n", w, c->root >= 0 ? mk_op_name(g->nodes[p.flow->units[c->root].node].op) : "row");
       for (int m = 0; m < c->nmembers; m++) add_member(d.gr, &c->members[m], out);
+      const mk_site *s = c->root >= 0 ? d.work[w].site : NULL;
+      if (s)
+        mk_text_addf(out, "    realisations with group %d: row kernel and matmul%s%s\n", w - 1,
+                     s->folds ? ", folded modulation" : "", s->in_memory ? ", prologue" : "");
     }
   }
   mk_sidecars_close(p.sidecars);

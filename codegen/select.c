@@ -5,6 +5,9 @@
 
 #include "codegen/planner.h"
 
+/* Estimates of unlike kernels are no better than this. */
+static const double OTHER_MARGIN = 1.05;
+
 static int by_cost(const void *x, const void *y) {
   const mk_candidate *a = x, *b = y;
   if (a->cost != b->cost) return a->cost < b->cost ? -1 : 1;
@@ -87,9 +90,17 @@ static int keep_few(mk_candidate *found, int n) {
   return n < MK_MAX_CANDIDATES ? n : MK_MAX_CANDIDATES;
 }
 
+/* `usual` candidates, then others that do the work of the group before, too, which costs that much. */
+static void merge(const mk_candidate *found, int usual, int others, double before, mk_candidate *out) {
+  for (int i = 0, u = 0, o = usual; i < usual + others; i++) {
+    bool other = u == usual || (o < usual + others && found[o].cost * OTHER_MARGIN < found[u].cost + before);
+    out[i] = found[other ? o++ : u++];
+  }
+}
+
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  mk_candidate found[2 * MK_MAX_CANDIDATES];
+  mk_candidate found[2 * MK_MAX_CANDIDATES + MK_MAX_REALISED];
   int n = 0;
   *out =
       (mk_group){.name = group_name(p, c), .flop = mk_root_flop(d->gr, c), .bytes = mk_body_bytes(w->body) + operand_bytes(p, c)};
@@ -110,11 +121,13 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
   }
   if (mk_failed(p->st)) return;
   n = keep_pinned(&p->options->trial, found, n);
-  if (d->rate != MK_RATE_LOAD) mk_touch(p, d, w, out); /* what runs once is not tuned */
   qsort(found, (size_t)n, sizeof *found, by_cost);
   n = keep_few(found, n);
-  mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n);
-  memcpy(kept, found, sizeof *kept * (size_t)n);
+  int others = keep_pinned(&p->options->trial, found + n, mk_site_candidates(p, d, w, found + n, MK_MAX_REALISED));
+  if (d->rate != MK_RATE_LOAD) mk_touch(p, d, w, others > 0, out); /* what runs once is not tuned */
+  mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n + others);
+  qsort(found + n, (size_t)others, sizeof *found, by_cost);
+  merge(found, n, others, others ? p->plan->groups[p->plan->ngroups - 1].candidates[0].cost : 0, kept);
   out->candidates = kept;
-  out->ncandidates = n;
+  out->ncandidates = n + others;
 }

@@ -86,7 +86,7 @@ static const mk_node *operand(const mk_planner *p, const mk_cluster *c, int k) {
   return &p->g->nodes[node];
 }
 
-void mk_lt_plan(mk_planner *p, const mk_draft *d, mk_work *w) {
+void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   if (!p->options->cublaslt || c->root < 0 || p->g->nodes[p->flow->units[c->root].node].op != MK_OP_MATMUL) return;
   mk_lt_match *m = MK_NEW(p->temp, mk_lt_match);
@@ -103,12 +103,9 @@ void mk_lt_plan(mk_planner *p, const mk_draft *d, mk_work *w) {
     const mk_inst *in = user < 0 ? NULL : &w->body->insts[user];
     bool narrow = in && in->kind == MK_INST_OP && in->op == MK_OP_CAST && in->dtype == a->dtype;
     *m = (mk_lt_match){.d_type = narrow ? a->dtype : MK_F32, .bias = -1, .residual = -1, .out = -1};
-    w->workspace_bytes = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type);
-    if (w->workspace_bytes > MAX_WORKSPACE) {
-      w->workspace_bytes = 0;
-      return;
-    }
-    w->workspace = 0; /* numbered by the caller */
+    int64_t bytes = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type);
+    if (bytes > MAX_WORKSPACE) return;
+    w->workspace = mk_new_workspace(p, d, bytes);
   }
   w->lt = m;
 }

@@ -137,13 +137,13 @@ static bool is_operand(const mk_node *n, const char *name) {
 
 static mk_ref operand_ref(const mk_planner *p, const mk_draft *d, int root, int k) {
   int node;
-  const mk_view *v = mk_unit_arg(p->flow, root, k, &node);
-  return mk_locate(p, d, v->source, v->offset, p->g->nodes[node].dtype);
+  const mk_view *v = mk_unit_arg(d->gr->f, root, k, &node);
+  return mk_locate(p, d, v->source, v->offset, d->gr->f->g->nodes[node].dtype);
 }
 
 static bool bind_named(mk_planner *p, const mk_draft *d, const mk_cluster *c, const mk_problem *problem, const mk_choice *choice,
                        const mk_field *field, mk_arg *arg) {
-  const mk_node *n = &p->g->nodes[p->flow->units[c->root].node];
+  const mk_node *n = &d->gr->f->g->nodes[d->gr->f->units[c->root].node];
   *arg = (mk_arg){.kind = field->kind, .offset = field->offset};
   if (field->kind == MK_ARG_TMAP) {
     for (int i = 0; i < choice->ntmaps; i++) {
@@ -175,7 +175,8 @@ static bool bind_named(mk_planner *p, const mk_draft *d, const mk_cluster *c, co
   return false;
 }
 
-static mk_memo *template_kernel(mk_planner *p, const mk_body *b, const mk_choice *c) {
+static mk_memo *template_kernel(mk_planner *p, const mk_work *w, const mk_choice *c) {
+  const mk_body *b = w->body;
   mk_text key = {0};
   mk_memo *m;
   mk_text_add(&key, c->label);
@@ -183,6 +184,7 @@ static mk_memo *template_kernel(mk_planner *p, const mk_body *b, const mk_choice
   mk_text_add(&key, c->constants);
   mk_text_add(&key, "\n");
   mk_body_key(b, &key);
+  if (w->prologue) mk_body_key(w->prologue->body, &key);
   if (!mk_memo_find(p, mk_text_str(&key), &m)) {
     mk_text hook = {0}, text = {0};
     mk_fields fields = {0};
@@ -192,6 +194,7 @@ static mk_memo *template_kernel(mk_planner *p, const mk_body *b, const mk_choice
       mk_fields_add(&fields, p->arena, f);
     }
     bool ok = true;
+    if (w->prologue) mk_emit_prologue(w->prologue->body, &fields, p->arena, &hook);
     if (b->reduces)
       ok = mk_emit_epilogue_row(b, &fields, p->arena, &hook);
     else
@@ -216,14 +219,19 @@ int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, m
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   const mk_choice *choices;
   mk_problem problem;
-  mk_root_problem(p->flow, c->root, w->body, &problem);
+  mk_root_problem(d->gr->f, c->root, w->body, &problem);
+  if (w->prologue) {
+    problem.prologue = true;
+    mk_problem_int(&problem, "prologue_bytes", (int64_t)mk_body_bytes_read(w->prologue->body));
+  }
   int n = mk_sidecars_choose(p->sidecars, &problem, &choices, max, p->st), made = 0;
   for (int i = 0; i < n; i++) {
     const mk_choice *ch = &choices[i];
-    const mk_memo *m = template_kernel(p, w->body, ch);
+    const mk_memo *m = template_kernel(p, w, ch);
     if (m->kernel < 0) continue;
     mk_arg *args = MK_NEW_ARRAY(p->arena, mk_arg, m->fields.n);
-    mk_bind_fields(p, d, w->body, &m->fields, args);
+    mk_bind_fields(p, d, w->body, false, &m->fields, args);
+    if (w->prologue) mk_bind_fields(p, w->prologue->d, w->prologue->body, true, &m->fields, args);
     for (int j = 0; j < m->fields.n; j++)
       if (m->fields.items[j].what == MK_FIELD_NAMED && !bind_named(p, d, c, &problem, ch, &m->fields.items[j], &args[j]))
         return made;

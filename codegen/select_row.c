@@ -46,10 +46,12 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
 
 /* ---- values of fields */
 
-void mk_bind_fields(const mk_planner *p, const mk_draft *d, const mk_body *b, const mk_fields *fields, mk_arg *args) {
+void mk_bind_fields(const mk_planner *p, const mk_draft *d, const mk_body *b, bool prologue, const mk_fields *fields,
+                    mk_arg *args) {
   for (int i = 0; i < fields->n; i++) {
     const mk_field *f = &fields->items[i];
     mk_arg *a = &args[i];
+    if (f->prologue != prologue) continue;
     const mk_access *x = f->what == MK_FIELD_POINTER || f->what == MK_FIELD_STRIDE || f->what == MK_FIELD_INDEX_STRIDE
                              ? &b->accesses[f->access]
                              : NULL;
@@ -99,7 +101,7 @@ bool mk_row_launch(mk_planner *p, const mk_draft *d, const mk_body *b, const mk_
   }
   const mk_memo *m = row_kernel(p, b, s);
   mk_arg *args = MK_NEW_ARRAY(p->arena, mk_arg, m->fields.n);
-  mk_bind_fields(p, d, b, &m->fields, args);
+  mk_bind_fields(p, d, b, false, &m->fields, args);
   *out = (mk_launch){.kind = MK_LAUNCH_KERNEL, .kernel = m->kernel, .block = {(uint32_t)(s->threads * s->rows), 1, 1}};
   out->grid[0] = (uint32_t)((rows + s->rows - 1) / s->rows);
   out->grid[1] = out->grid[2] = 1;

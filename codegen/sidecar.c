@@ -122,7 +122,8 @@ static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found,
     mk_sidecar *one = &s->items[i];
     bool here = s->target.arch >= one->arch_min && (!one->arch_max || s->target.arch <= one->arch_max);
     if (one->arch_specific) here = s->target.arch / 10 == one->arch_min / 10;
-    if (!here || strcmp(one->implements, p->op) != 0 || (p->row_epilogue && !one->row_epilogue)) continue;
+    if (!here || strcmp(one->implements, p->op) != 0 || (p->row_epilogue && !one->row_epilogue) || p->prologue != one->prologue)
+      continue;
     int first = found->n;
     if (!mk_sidecar_call(s, one->shown, mk_sidecar_enumerate, (void *[]){s, one, (void *)p, found}, 4, st)) return false;
     if (found->n == first) continue;

@@ -20,6 +20,7 @@ typedef struct mk_problem {
   int nfacts;
   mk_fact facts[MK_MAX_FACTS];
   bool row_epilogue;
+  bool prologue; /* the left operand comes through the hook */
   int nout;
   mk_dtype out[16]; /* what the epilogue stores */
 } mk_problem;

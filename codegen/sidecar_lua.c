@@ -144,6 +144,7 @@ void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L) {
   one->arch_max = (int)whole_field(L, table, "arch_max", 0);
   one->arch_specific = flag_field(L, table, "arch_specific");
   one->row_epilogue = flag_field(L, table, "row_epilogue");
+  one->prologue = flag_field(L, table, "prologue");
   read_uses(s, one, L, table);
   read_tunables(s, one, L, table);
   read_fields(s, one, L, table);

@@ -28,9 +28,10 @@ static mk_extent *extent_of(mk_planner *p, const mk_draft *d, int buffer, mk_dty
   return &e->items[e->n++];
 }
 
-static void touch_body(mk_planner *p, const mk_draft *d, const mk_body *b, extents *e) {
+static void touch_body(mk_planner *p, const mk_draft *d, const mk_body *b, int handed, extents *e) {
   for (int i = 0; i < b->naccesses; i++) {
     const mk_access *a = &b->accesses[i];
+    if (a->buffer == handed) continue;
     mk_extent *x = extent_of(p, d, a->buffer, a->dtype, e);
     if (!x) return;
     x->read |= !a->store;
@@ -39,11 +40,12 @@ static void touch_body(mk_planner *p, const mk_draft *d, const mk_body *b, exten
 }
 
 /* The length of the keys is the one integer operand whose value decides how much there is to do. */
-static void touch_root(mk_planner *p, const mk_draft *d, int root, extents *e) {
+static void touch_root(mk_planner *p, const mk_draft *d, int root, int handed, extents *e) {
   const mk_node *n = &p->g->nodes[p->flow->units[root].node];
   for (int k = 0; k < mk_unit_nargs(p->flow, root); k++) {
     int node;
     const mk_view *v = mk_unit_arg(p->flow, root, k, &node);
+    if (v->source == handed) continue;
     mk_extent *x = extent_of(p, d, v->source, p->g->nodes[node].dtype, e);
     if (!x) return;
     x->read = true;
@@ -82,14 +84,27 @@ static uint64_t signature(mk_planner *p, const mk_work *w, int root) {
   return hash;
 }
 
-void mk_touch(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
+/* The row group of a site is part of what is tuned; what it hands to the matmul is not: it may be another value each time. */
+static void touch_rows(mk_planner *p, const mk_draft *d, const mk_work *rows, int handed, extents *e) {
+  touch_body(p, d, rows->body, handed, e);
+  mk_extent *x = mk_failed(p->st) ? NULL : extent_of(p, d, handed, p->g->nodes[handed].dtype, e);
+  if (x) x->spoilt = true;
+}
+
+void mk_touch(mk_planner *p, const mk_draft *d, const mk_work *w, bool with_before, mk_group *out) {
   int root = d->gr->clusters[w->cluster].root;
+  const mk_work *rows = with_before ? w - 1 : NULL;
+  int handed = rows ? w->site->norm.value : -1;
   extents e = {0};
-  touch_body(p, d, w->body, &e);
-  if (root >= 0 && !mk_failed(p->st)) touch_root(p, d, root, &e);
+  touch_body(p, d, w->body, -1, &e);
+  if (root >= 0 && !mk_failed(p->st)) touch_root(p, d, root, handed, &e);
+  if (rows && !mk_failed(p->st)) touch_rows(p, d, rows, handed, &e);
   mk_extent *kept = MK_NEW_ARRAY(p->arena, mk_extent, e.n);
   memcpy(kept, e.items, sizeof *kept * (size_t)e.n);
   out->extents = kept;
   out->nextents = e.n;
   out->signature = signature(p, w, root);
+  if (!rows) return;
+  uint64_t both[2] = {out->signature, signature(p, rows, -1)};
+  out->signature = mk_hash64(both, sizeof both);
 }

@@ -100,7 +100,9 @@ bool *mk_cli_wanted_kernels(const mk_plan *p, bool all, const char *pattern, mk_
   for (int g = 0; g < p->ngroups; g++)
     for (int c = 0; c < p->groups[g].ncandidates; c++) {
       const mk_candidate *candidate = &p->groups[g].candidates[c];
-      for (int l = 0; (all || c == p->groups[g].chosen) && l < candidate->nlaunches; l++)
+      const mk_group *next = g + 1 < p->ngroups ? &p->groups[g + 1] : NULL;
+      bool runs = c == p->groups[g].chosen && !(next && next->candidates[next->chosen].covers);
+      for (int l = 0; (all || runs) && l < candidate->nlaunches; l++)
         if (candidate->launches[l].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[l].kernel] = true;
     }
   for (int k = 0; k < p->nkernels; k++) {

@@ -29,8 +29,8 @@ int mk_measure_options(mk_measure *m, mk_option out[MK_MEASURE_OPTIONS]) {
 static void collect(const mk_job *j, mk_session *s, const mk_gpu_times *times, mk_profile *p) {
   const mk_program *entry = j->entry;
   for (int i = 0; i < entry->nsteps; i++) {
-    if (entry->steps[i].kind != MK_STEP_GROUP) continue;
     int index = entry->steps[i].index;
+    if (entry->steps[i].kind != MK_STEP_GROUP || mk_gpu_session_covers(s, index)) continue;
     const mk_group *g = &j->plan->groups[index];
     mk_gpu_usage usage = mk_gpu_session_usage(s, index);
     mk_profile_add(p, &(mk_profile_row){.kind = g->kind,

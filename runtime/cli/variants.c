@@ -21,7 +21,8 @@ typedef struct group_class { /* groups of the entry that are alike */
   int group;                 /* the first of them */
   int calls;
   int ordinal;
-  int variant; /* index of its first candidate's */
+  int variant;    /* index of its first candidate's */
+  bool may_cover; /* some candidates do the work of the group before, too: the others are timed with that group */
 } group_class;
 
 typedef struct trial {
@@ -90,7 +91,7 @@ static void find_classes(trial *t) {
     int group = t->job.entry->steps[s].index, k = 0, ordinal = 0;
     while (k < t->nclasses && !alike(p, t->classes[k].group, group)) k++;
     for (int i = 0; i < t->nclasses; i++) ordinal += !strcmp(p->groups[t->classes[i].group].kind, p->groups[group].kind);
-    group_class fresh = {.group = group, .ordinal = ordinal};
+    group_class fresh = {.group = group, .ordinal = ordinal, .may_cover = mk_group_may_cover(&p->groups[group])};
     if (k == t->nclasses) MK_PUSH(&t->job.arena, t->classes, t->nclasses, t->classes_cap, fresh);
     t->classes[k].calls++;
     t->class_of[group] = k;
@@ -237,7 +238,9 @@ static bool run_plan(trial *t, const group_class *k, double *ms, double *error, 
   if (ok && whole_ms) *whole_ms = times.graph_ms;
   for (int i = 0; ok && k && i < t->job.entry->nsteps; i++) {
     const mk_step *step = &t->job.entry->steps[i];
-    if (step->kind == MK_STEP_GROUP && t->class_of[step->index] == k - t->classes) *ms += times.step_ms[i] / k->calls;
+    if (step->kind != MK_STEP_GROUP || t->class_of[step->index] != k - t->classes) continue;
+    bool with_before = k->may_cover && i > 0; /* which takes no time when it is covered */
+    *ms += (times.step_ms[i] + (with_before ? times.step_ms[i - 1] : 0)) / k->calls;
   }
   mk_gpu_times_free(&times);
   free_values(t, have);

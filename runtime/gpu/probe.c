@@ -93,7 +93,7 @@ bool mk_gpu_probe_begin(mk_gpu_probe *p, const mk_group *g, const mk_gpu_spaces 
   for (int i = 0; i < g->nextents; i++) {
     const mk_extent *e = &g->extents[i];
     p->written[i] = e->written;
-    for (int k = 0; k < g->nextents && e->written; k++)
+    for (int k = 0; k < g->nextents && (e->written || e->spoilt); k++)
       if (g->extents[k].read && overlap(e, &g->extents[k])) p->in_place[i] = true;
     if (p->in_place[i]) saved += aligned(e->bytes);
     if (e->written) kept += aligned(e->bytes);

@@ -125,6 +125,8 @@ bool mk_gpu_select(mk_gpu_session *s, mk_status *st) {
   bool *wanted = MK_NEW_ARRAY(&scratch, bool, plan->nkernels), *settled = MK_NEW_ARRAY(&scratch, bool, plan->ngroups);
   bool done = false, ok = true;
   while (ok && !done) ok = round_of(s, &f, wanted, settled, &done, st);
+  for (int g = 0; ok && g < plan->ngroups; g++)
+    if (mk_gpu_session_covers(&s->base, g)) mk_gpu_group_free(s->d, &s->groups[g]);
   mk_arena_free(&scratch);
   return ok;
 }

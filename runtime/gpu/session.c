@@ -238,3 +238,8 @@ mk_gpu_usage mk_gpu_session_usage(const mk_session *base, int group) {
   }
   return most;
 }
+
+bool mk_gpu_session_covers(const mk_session *s, int group) {
+  const mk_plan *p = ((const mk_gpu_session *)s)->plan;
+  return group + 1 < p->ngroups && p->groups[group + 1].candidates[mk_gpu_session_choice(s, group + 1)].covers;
+}

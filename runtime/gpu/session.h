@@ -20,6 +20,8 @@ mk_session *mk_gpu_session_open(mk_gpu_device *d, const mk_plan *plan, const mk_
 
 /* Which candidate of the group is used. */
 int mk_gpu_session_choice(const mk_session *s, int group);
+/* The next group's candidate does this group's work: it does not run. */
+bool mk_gpu_session_covers(const mk_session *s, int group);
 
 typedef struct mk_gpu_usage { /* the most that one of a group's kernels takes; zero for the library's */
   int registers;              /* a thread */

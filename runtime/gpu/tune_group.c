@@ -22,7 +22,7 @@ typedef struct variant { /* a runner: a candidate, and for the library one of it
 
 typedef struct trial {
   mk_tune_bench *b;
-  const mk_group *g;
+  const mk_group *g, *own; /* own: without the work of the group before */
   mk_contest contest;
   variant variants[MK_CONTEST_MAX];
   mk_gpu_group *groups; /* per candidate */
@@ -53,7 +53,30 @@ void mk_tune_bench_close(mk_tune_bench *b) {
   *b = (mk_tune_bench){0};
 }
 
-void mk_tune_wanted(const mk_plan *plan, const mk_group *g, bool *wanted) {
+/* Where some candidates do the work of the group before, too, the others run behind that group's choice. */
+static mk_group whole_work(const mk_group *g, mk_arena *arena) {
+  mk_group whole = *g;
+  if (!mk_group_may_cover(g)) return whole;
+  const mk_candidate *before = &g[-1].candidates[g[-1].chosen];
+  mk_candidate *all = MK_NEW_ARRAY(arena, mk_candidate, g->ncandidates);
+  for (int c = 0; c < g->ncandidates; c++) {
+    const mk_candidate *own = &g->candidates[c];
+    all[c] = *own;
+    if (own->covers) continue;
+    mk_launch *launches = MK_NEW_ARRAY(arena, mk_launch, before->nlaunches + own->nlaunches);
+    memcpy(launches, before->launches, sizeof *launches * (size_t)before->nlaunches);
+    memcpy(launches + before->nlaunches, own->launches, sizeof *launches * (size_t)own->nlaunches);
+    all[c].launches = launches;
+    all[c].nlaunches += before->nlaunches;
+    all[c].cost += before->cost;
+  }
+  whole.candidates = all;
+  return whole;
+}
+
+void mk_tune_wanted(const mk_plan *plan, const mk_group *own, bool *wanted) {
+  mk_arena arena = {0};
+  const mk_group whole = whole_work(own, &arena), *g = &whole;
   mk_contest c = {.count = g->ncandidates < MK_CONTEST_MAX ? g->ncandidates : MK_CONTEST_MAX};
   for (int i = 0; i < c.count; i++) c.runners[i].cost = g->candidates[i].cost;
   mk_contest_begin(&c);
@@ -61,6 +84,7 @@ void mk_tune_wanted(const mk_plan *plan, const mk_group *g, bool *wanted) {
     for (int k = 0; k < g->candidates[i].nlaunches && c.runners[i].state == MK_RUNNER_IN; k++)
       if (g->candidates[i].launches[k].kind == MK_LAUNCH_KERNEL && g->candidates[i].launches[k].kernel < plan->nkernels)
         wanted[g->candidates[i].launches[k].kernel] = true;
+  mk_arena_free(&arena);
 }
 
 /* Of what a candidate runs, as far as it is known; 0 for the library. */
@@ -314,7 +338,7 @@ static void make_record(const trial *t, int winner, mk_record *out) {
     entries[i] = (mk_record_entry){.state = i == winner ? MK_RUNNER_BEST : r->state,
                                    .ms = r->samples ? mk_runner_ms(r) : -1,
                                    .error = r->error,
-                                   .code = mk_tuning_code(t->b->plan, &t->g->candidates[t->variants[i].candidate]),
+                                   .code = mk_tuning_code(t->b->plan, &t->own->candidates[t->variants[i].candidate]),
                                    .label = r->label};
   }
   qsort(entries, (size_t)t->contest.count, sizeof *entries, by_time);
@@ -327,10 +351,11 @@ static void make_record(const trial *t, int winner, mk_record *out) {
                      .entries = entries};
 }
 
-bool mk_tune_group(mk_tune_bench *b, const mk_group *g, double seconds, mk_tune_watch_fn watch, void *user, mk_arena *arena,
+bool mk_tune_group(mk_tune_bench *b, const mk_group *own, double seconds, mk_tune_watch_fn watch, void *user, mk_arena *arena,
                    mk_record *out, int *excluded, mk_status *st) {
   double end = now() + seconds;
-  trial t = {.b = b, .g = g, .arena = arena, .groups = MK_NEW_ARRAY(arena, mk_gpu_group, g->ncandidates)};
+  const mk_group whole = whole_work(own, arena), *g = &whole;
+  trial t = {.b = b, .g = g, .own = own, .arena = arena, .groups = MK_NEW_ARRAY(arena, mk_gpu_group, g->ncandidates)};
   bool complete = false;
   add_candidates(&t);
   bool ok = mk_gpu_probe_begin(&b->probe, g, &b->spaces, st) && check(&t, excluded, st) && time_all(&t, end, watch, user, st);

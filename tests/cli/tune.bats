@@ -198,10 +198,26 @@ chosen() {
   [ "$status" -eq 0 ]
   [[ ${lines[0]} == "Made-up GPU, 100 multiprocessors, driver 13, NVRTC "*".tune)" ]]
   [[ ${lines[1]} == *"graph.lua:3: matmul gelu add" ]]
-  [[ $output == *"best       0.5000    1.000"* ]]
-  [[ $output == *"slow       1.0000    2.000"* ]]
+  [[ $output == *"best       1.5000    1.000"* ]] # with the norm before it, as other candidates do its work, too
+  [[ $output == *"slow       2.0000    1.333"* ]]
   [[ $output != *" rsqrt "* ]]
   refused "$MOONKILN" tune --explain nothing-like-this -- --explain nothing-like-this
+}
+
+@test "a candidate that does the work of the norm, too, is chosen where both together are faster" {
+  mapfile -t its < <("$MOONKILN" emit "$here/graph.lua" --arch sm_80 --set tokens=4096 --stage plan | grep -m1 -A3 'folded modulation' |
+    grep -oE '(row|matmul)_[a-z0-9_]+_[0-9a-f]{10}')
+  [ "${#its[@]}" -eq 3 ] # rows, weights, matmul
+  norm=$("$MOONKILN" emit "$here/graph.lua" --arch sm_80 --set tokens=4096 --stage plan | grep -oE -m1 'row_norm_256_[0-9a-f]{10}')
+  FAKE_TIMES=${its[0]}=0.7,${its[1]}=0.6,${its[2]}=0.6 tune # 1.9 ms against 1 and 1
+  chosen
+  cat "$here/launches"
+  [[ $(<"$here/launches") == *"${its[2]}"* && $(<"$here/launches") != *"$norm"* ]]
+  grep -q "folded modulation" "$here/bench"
+  rm -r "$MOONKILN_CACHE/tuning"
+  FAKE_TIMES=${its[0]}=0.7,${its[1]}=0.7,${its[2]}=0.7 tune
+  chosen
+  [[ $(<"$here/launches") != *"${its[2]}"* && $(<"$here/launches") == *"$norm"* ]]
 }
 
 @test "usage" {

@@ -59,6 +59,7 @@ program step: 10 groups
     %23 f32 [96, 768] matmul %20 %22   ; block.lua:4
     %26 f32 [96, 768] add %23 %25   ; block.lua:4
     %27 bf16 [96, 768] cast %26  stored   ; block.lua:15
+    realisations with group 1: row kernel and matmul, folded modulation, prologue
   group 3 row
     %29 f32 [96, 256] mul %28 %28   ; block.lua:9
     %30 f32 [96, 1] mean %29   ; block.lua:9
@@ -102,6 +103,7 @@ program step: 10 groups
     %83 f32 [96, 512] add %80 %82   ; block.lua:4
     %84 f32 [96, 512] gelu %83   ; block.lua:23
     %85 bf16 [96, 512] cast %84  stored   ; block.lua:23
+    realisations with group 7: row kernel and matmul, folded modulation, prologue
   group 9 matmul
     %88 f32 [96, 256] matmul %85 %87   ; block.lua:24
     %90 f32 [96, 256] add %88 %89   ; block.lua:24

@@ -4,7 +4,10 @@
 local M = {}
 
 local TEMPLATES = "templates/"
-local NAMES = { matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv" }, conv = { "conv_wgmma", "conv_mma", "conv_simt" } }
+local NAMES = {
+  matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv", "matmul_mma_prologue", "matmul_simt_prologue" },
+  conv = { "conv_wgmma", "conv_mma", "conv_simt" },
+}
 
 -- What a block may use of shared memory, and a machine to rank by.
 local SMEM = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [120] = 101376 }
@@ -26,7 +29,8 @@ end
 local function sidecar(name) return dofile(TEMPLATES .. name .. ".lua") end
 
 local function takes(side, p, arch)
-  return arch >= side.arch_min and arch <= (side.arch_max or arch) and (side.row_epilogue or not p.row_epilogue) and side.accepts(p)
+  if arch < side.arch_min or arch > (side.arch_max or arch) or (side.prologue or false) ~= (p.prologue_bytes ~= nil) then return false end
+  return (side.row_epilogue or not p.row_epilogue) and side.accepts(p)
 end
 
 -- ---- problems ----
@@ -181,6 +185,19 @@ __device__ __forceinline__ void epilogue_row(const Params &p, i64 row, const flo
 }]],
 }
 
+-- A left operand that is normalised and modulated while it is loaded; its vectors lie behind the bias.
+local PROLOGUE = [[
+template <int V>
+__device__ __forceinline__ void prologue(const Params &p, i64 row, int col, float (&a)[V]) {
+  const float mean = p.statistics[2 * row], scale = p.statistics[2 * row + 1];
+  float x[V], s[V], b[V];
+  load_lanes<8>(p.x + row * K + col, x);
+  load_lanes<8>(p.bias + N + col, s);
+  load_lanes<8>(p.bias + N + K + col, b);
+#pragma unroll
+  for (int i = 0; i < V; i++) a[i] = (x[i] - mean) * scale * (s[i] + 1.f) + b[i];
+}]]
+
 -- The text of one kernel: result [m, n] of dtype p.out through the fused code p.fused; bias stands for the norm's gains and for
 -- the gate too, and out for the residual that a gated result is added to.
 -- stand_in: texts that take the place of shared files, by name.
@@ -194,7 +211,12 @@ function M.compose(name, p, t, symbol, stand_in)
   end
   add("struct Params {")
   for _, f in ipairs(side.params) do add("  %s %s;", C_TYPE[f[2]], f[1]) end
+  if side.prologue then add("  const float *x, *statistics;") end
   add("  const float *bias;\n  %s *out;\n};", p.out == "f32" and "float" or p.out)
+  if side.prologue then
+    text[#text + 1] = slurp(TEMPLATES .. "row.cuh")
+    text[#text + 1] = PROLOGUE
+  end
   text[#text + 1] = FUSED[p.fused]
   for _, f in ipairs(side.uses or {}) do text[#text + 1] = part(f) end
   text[#text + 1] = slurp(TEMPLATES .. name .. ".cu")
@@ -227,11 +249,22 @@ local function norm(o)
   return r
 end
 
+-- With a left operand of k columns that the kernel makes from f32.
+local function made(k, o)
+  local r = { prologue_bytes = 4 * k }
+  for key, v in pairs(o or {}) do r[key] = v end
+  return r
+end
+
 -- {problem, how many choices of every template to compile}: what the models need, and every path through the templates.
 local COMPILED = {
   { matmul(28800, 5120, 5120, "bf16", { out = "bf16", fused = "gelu" }), 3 },
   { matmul(512, 13824, 4096, "f16", { out = "f16" }), 1 },
   { matmul(28800, 5120, 13824, "bf16", { fused = "residual" }), 1 },
+  { matmul(28800, 13824, 5120, "bf16", made(5120, { out = "bf16", fused = "gelu" })), 2 },
+  { matmul(300, 264, 136, "f16", made(136)), 1 },
+  { matmul(300, 264, 136, "f32", made(136, TF32)), 1 },
+  { matmul(300, 51, 45, "f32", made(45)), 2 },
   { matmul(75600, 64, 5120, "f32"), 1 },
   { matmul(75600, 64, 5120, "f32", TF32), 1 },
   { matmul(1, 30720, 5120, "f32"), 2 },

@@ -172,7 +172,12 @@ static inline void host_run_lt(const host_session *s, const mk_lt *l) {
     }
 }
 
+static inline bool host_covered(const host_session *s, int group) {
+  return group + 1 < s->plan->ngroups && s->plan->groups[group + 1].candidates[s->chosen[group + 1]].covers;
+}
+
 static inline void host_run_group(const host_session *s, int group) {
+  if (host_covered(s, group)) return;
   const mk_candidate *c = &s->plan->groups[group].candidates[s->chosen[group]];
   for (int i = 0; i < c->nlaunches; i++) {
     const mk_launch *l = &c->launches[i];

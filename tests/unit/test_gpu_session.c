@@ -280,6 +280,31 @@ static void test_takes_next_candidate(void **state) {
   assert_int_equal(mk_gpu_session_choice(f->s, 0), 1); /* there is no matmul library here */
 }
 
+static void test_covered_groups_do_not_run(void **state) {
+  fixture *f = *state;
+  mk_status st = {0};
+  const mk_candidate both[] = {{.label = "copy", .nlaunches = 1, .launches = &state_set},
+                               {.label = "with the group before", .nlaunches = 1, .launches = &state_set, .covers = 1}};
+  f->groups[3].candidates = both;
+  f->groups[3].ncandidates = 2;
+  for (int c = 0; c < 2; c++) {
+    f->s->ops->close(f->s);
+    f->groups[3].chosen = c;
+    f->s = mk_gpu_session_open(&f->d, &f->plan, NULL, &st);
+    assert_non_null(f->s);
+    assert_int_equal(mk_gpu_session_covers(f->s, 2), c);
+    assert_false(mk_gpu_session_covers(f->s, 3));
+    load(f);
+    for (int i = 0; i < 3; i++) {
+      write_x(f, (float)(i + 1));
+      run(f);
+      assert_float_equal(first_of(f, "s"), i + 1, 0);
+      if (!c) assert_float_equal(first_of(f, "before"), i, 0);
+      if (c && i) assert_float_not_equal(first_of(f, "before"), i, 0);
+    }
+  }
+}
+
 static void test_values_and_graph(void **state) {
   fixture *f = *state;
   load(f);
@@ -451,6 +476,7 @@ static void test_synthetic_rules(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(test_takes_next_candidate, setup, teardown),
+      cmocka_unit_test_setup_teardown(test_covered_groups_do_not_run, setup, teardown),
       cmocka_unit_test_setup_teardown(test_values_and_graph, setup, teardown),
       cmocka_unit_test_setup_teardown(test_without_graph, setup, teardown),
       cmocka_unit_test_setup_teardown(test_scratch_moves, setup, teardown),

@@ -117,6 +117,43 @@ static void equal_groups_have_equal_signatures(void **state) {
   mk_plan_free(p);
 }
 
+/* A norm and its matmul are tuned together, as some candidates do the work of both: what passes between the two is no operand. */
+static void covered_groups_belong_to_it(void **state) {
+  (void)state;
+  static const char norm[] =
+      "local x = input{name='x', shape={%%d, 64}}\nx = x + input{name='branch', shape={1, 64}}\noutput('sum', x)\n"
+      "local h = x * ((x * x):mean() + 1e-6):%s\n%s\n"
+      "output('y', matmul(h:cast'bf16', weight('w', {128, 64}):cast'bf16'))";
+  char lua[1024];
+  snprintf(lua, sizeof lua, norm, "rsqrt()", "");
+  mk_plan *p = plan(lua, 100);
+  const mk_group *rows = group_at(p, "step", 0), *g = group_at(p, "step", 1);
+  const mk_extent *x = extent_at(g, binding_of(p->inputs, p->ninputs, "x")->ref);
+  const mk_extent *sum = extent_at(g, binding_of(p->outputs, p->noutputs, "sum")->ref);
+  const mk_extent *h = NULL;
+  for (int i = 0; i < g->nextents; i++)
+    if (g->extents[i].spoilt) h = &g->extents[i];
+  assert_int_equal(groups_in(p, "step"), 2);
+  assert_true(x && x->read && !x->written);
+  assert_true(sum && sum->written);
+  assert_true(h && !h->read && !h->written && h->bytes == 100 * 64 * 2);
+  assert_true(extent_at(rows, h->ref) && extent_at(rows, h->ref)->written && !extent_at(rows, h->ref)->spoilt);
+  mk_plan_free(p);
+  uint64_t same[2];
+  for (int i = 0; i < 2; i++) { /* the norm is part of the operation */
+    snprintf(lua, sizeof lua, norm, i ? "sqrt():recip()" : "rsqrt()", "");
+    p = plan(lua, 100);
+    same[i] = group_at(p, "step", 1)->signature;
+    mk_plan_free(p);
+  }
+  assert_true(same[0] != same[1]);
+  snprintf(lua, sizeof lua, norm, "rsqrt()", "output('h', h:cast'bf16')"); /* read by others, too: nothing covers it */
+  p = plan(lua, 100);
+  g = group_at(p, "step", groups_in(p, "step") - 1);
+  for (int i = 0; i < g->nextents; i++) assert_false(g->extents[i].spoilt);
+  mk_plan_free(p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(reads_and_writes),
@@ -124,6 +161,7 @@ int main(void) {
       cmocka_unit_test(lengths_of_keys_are_whole),
       cmocka_unit_test(only_the_operation_changes_signatures),
       cmocka_unit_test(equal_groups_have_equal_signatures),
+      cmocka_unit_test(covered_groups_belong_to_it),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
   return cmocka_run_group_tests(tests, NULL, NULL);
