@@ -19,7 +19,7 @@
 -- costs (the copy is then centred, so nothing cancels). The prologue computes h once for every column of tiles of the result, beside
 -- the tensor cores, and reads x from L2 as often.
 --
--- Errors against f32 (96 outputs of 512 channels, 77 rows, modulation of order one; tests/unit/test_plan_host.c measures them):
+-- Errors against f32 (96 outputs of 512 channels, 77 rows, modulation of order one; tests/unit/test_realise_host.c measures them):
 --
 --   x      mean of x / deviation   row kernel   folded    prologue
 --   f32    0 and 100               2.3e-3       2.5e-3    2.3e-3      folded: copies x - mean

@@ -51,6 +51,7 @@ typedef struct values {
   const mk_graph *g;
   const char *text; /* of the graph file, for its ranges */
   float noise;      /* by what part values are off, at most */
+  float mean;       /* of the input x */
   mk_arena arena;
 } values;
 
@@ -69,6 +70,7 @@ static inline void make_value(values *v, const mk_node *n, mk_tensor *t) {
   for (int64_t i = 0; i < mk_node_count(n); i++) {
     seed = seed * 6364136223846793005u + 1442695040888963407u;
     float f = ((float)(seed >> 40) / (float)(1 << 24) - 0.5f) * 3.4f * scale;
+    if (!strcmp(n->name, "x")) f += v->mean;
     f *= 1 + v->noise * (float)((int)(seed >> 20 & 255) - 128) / 128;
     if (n->dtype == MK_I32)
       ((int32_t *)(void *)data)[i] = low + (int32_t)((seed >> 33) % (uint64_t)(high - low));

@@ -1,5 +1,5 @@
 /* Norm, modulation and matmul: what is recognised, which realisations a plan has, and when one is preferred. That they compute
- * the right thing is test_plan_host's. */
+ * the right thing is test_realise_host's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
