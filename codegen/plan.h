@@ -94,6 +94,7 @@ typedef struct mk_candidate { /* one realisation of a group */
   bool own;    /* from the user's templates */
   int covers;  /* 1: does the work of the group before too, which does not run while this is chosen; so it competes with the
                 * other candidates' time and that group's */
+  bool rounds; /* rounds other values than the graph's casts name, so that results differ by about as much as casts lose */
 } mk_candidate;
 
 typedef struct mk_extent { /* a buffer that a group reads or writes, some or all of it; the same for every candidate; where

@@ -327,6 +327,7 @@ static int folded(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_c
     if (s->shift >= 0) product = binary(&y, MK_OP_ADD, product, input(&y, workspace(&y, s->shift), MK_F32, wn->dims, 1));
     finish_matmul(&y, product);
     found = launch_matmul(&y, "folded modulation", &rows, NULL, out, max);
+    for (int i = 0; i < found; i++) out[i].rounds = outer(&y, n->value)->dtype != MK_F32;
     mk_graph_free(y.g);
   }
   mk_graph_free(x.g);

@@ -172,6 +172,11 @@ static inline void host_run_lt(const host_session *s, const mk_lt *l) {
     }
 }
 
+/* any: there is no choice. Otherwise results are to be what the graph says, but for the order of sums. */
+static inline bool host_may_pick(const mk_plan *p, const mk_candidate *c, bool any) {
+  return host_can_run(p, c) && (any || !c->rounds);
+}
+
 static inline bool host_covered(const host_session *s, int group) {
   return group + 1 < s->plan->ngroups && s->plan->groups[group + 1].candidates[s->chosen[group + 1]].covers;
 }
@@ -281,11 +286,12 @@ static inline mk_session *host_session_in(const mk_plan *plan, host_library *lib
   for (int g = 0; g < plan->ngroups && !mk_failed(st); g++) {
     const mk_group *group = &plan->groups[g];
     int can = 0, want;
-    for (int c = 0; c < group->ncandidates; c++) can += host_can_run(plan, &group->candidates[c]);
+    bool any = group->ncandidates == 1;
+    for (int c = 0; c < group->ncandidates; c++) can += host_may_pick(plan, &group->candidates[c], any);
     if (!can) mk_fail(st, MK_EUNSUPPORTED, "no candidate of %s runs on the host", group->name);
     want = can ? pick % can : 0;
     for (int c = 0; c < group->ncandidates; c++)
-      if (host_can_run(plan, &group->candidates[c]) && want-- == 0) s->chosen[g] = c;
+      if (host_may_pick(plan, &group->candidates[c], any) && want-- == 0) s->chosen[g] = c;
   }
   if (!mk_failed(st)) return &s->base;
   host_close(&s->base);
