@@ -10,7 +10,8 @@ typedef bool (*mk_progress_fn)(void *user, const char *what, int64_t done, int64
 
 typedef struct mk_session mk_session;
 typedef struct mk_session_ops {
-  /* Runs the load program: fetches every weight from the source, prepares it, keeps the result. Source: borrowed for the call. */
+  /* Runs the load program: fetches every weight from the source, prepares it, keeps the result. Source: borrowed for the
+   * call; NULL for a graph without weights. */
   bool (*load)(mk_session *s, const mk_source *weights, mk_progress_fn progress, void *user, mk_status *st);
   /* Sets an input (prompt or step rate) or a state by name; the value's dims must match; float dtypes are converted. */
   bool (*write)(mk_session *s, const mk_tensor *value, mk_status *st);

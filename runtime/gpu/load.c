@@ -53,6 +53,10 @@ static bool upload(loading *l, const mk_binding *b, mk_status *st) {
     return false;
   }
   mk_tensor t;
+  if (!l->source->fetch) {
+    mk_fail(st, MK_EINPUT, "the graph reads weight '%s', and no weights were given", b->name);
+    return false;
+  }
   if (!l->source->fetch(l->source->self, b->name, &t, st)) {
     mk_fail(st, MK_EINPUT, "weights: there is no tensor %s", b->name);
     return false;
@@ -92,13 +96,14 @@ static bool upload_consts(mk_gpu_session *s, mk_status *st) {
 }
 
 bool mk_gpu_load(mk_gpu_session *s, const mk_source *weights, mk_progress_fn progress, void *user, mk_status *st) {
+  static const mk_source none; /* for a graph without weights */
   mk_gpu_device *d = s->d;
-  loading l = {.s = s, .source = weights, .progress = progress, .user = user};
+  loading l = {.s = s, .source = weights ? weights : &none, .progress = progress, .user = user};
   const mk_gpu_program *p = mk_gpu_find_program(s, "load");
   for (int i = 0; p && i < p->plan->nsteps; i++)
     if (p->plan->steps[i].kind == MK_STEP_UPLOAD) l.total += s->plan->weights[p->plan->steps[i].index].bytes;
   bool ok = mk_gpu_take_spaces(s, st) && mk_gpu_bind(s, st);
-  if (ok && weights->synthetic_seed) ok = mk_gpu_synthetic_open(d, &s->fill, &s->arena, st);
+  if (ok && l.source->synthetic_seed) ok = mk_gpu_synthetic_open(d, &s->fill, &s->arena, st);
   /* The main stream may still use, in other sessions' programs, the scratch that the copy stream is about to write. */
   ok = ok && upload_consts(s, st) && order(d, d->stream, d->copy_stream, st) && (!p || run_steps(&l, p->plan, st));
   /* Nothing may be under way when this returns, whatever happened: the source's memory and the staging buffers are free again. */

@@ -319,3 +319,17 @@ perform() {
   done <"$here/commands"
   ((ran >= 15))
 }
+
+@test "run: a graph that has no weights, and one that needs some, on a GPU" {
+  with_fake_gpu
+  tensors write "$here/x.safetensors" 1 x=4x8
+  echo 'output("y", input{name="x", shape={4, 8}}:exp())' >"$here/graph.lua"
+  run "$MOONKILN" run "$here/graph.lua" --backend cuda --inputs "$here/x.safetensors" --outputs "$here/y.safetensors"
+  echo "$output"
+  [ "$status" = 0 ]
+  echo 'output("y", input{name="x", shape={4, 8}} + weight("w", {8}))' >"$here/graph.lua"
+  run "$MOONKILN" run "$here/graph.lua" --backend cuda --inputs "$here/x.safetensors" --outputs "$here/y.safetensors"
+  echo "$output"
+  [ "$status" = 2 ]
+  [[ $output == *"weight 'w', and no weights were given"* ]]
+}

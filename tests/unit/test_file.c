@@ -271,6 +271,7 @@ static void environment(void **state) {
     assert_true(env.cache_bytes == sizes[i].bytes);
   }
   unsetenv("MOONKILN_CACHE_LIMIT");
+  unsetenv("MOONKILN_SYSTEM_CACHE");
   mk_env_read(&env);
   assert_true(env.cache_bytes == 1ll << 30);
   assert_string_equal(env.system_dir, "/var/cache/moonkiln");
