@@ -35,7 +35,7 @@ void mk_contest_begin(mk_contest *c) {
     if (c->runners[i].state == MK_RUNNER_IN && (least < 0 || c->runners[i].cost < least)) least = c->runners[i].cost;
   for (int i = 0; i < c->count; i++) {
     mk_runner *r = &c->runners[i];
-    if (r->state == MK_RUNNER_IN && r->cost > hopeless * least) r->state = MK_RUNNER_MODEL;
+    if (r->state == MK_RUNNER_IN && !r->own && r->cost > hopeless * least) r->state = MK_RUNNER_MODEL;
     for (int k = 0; k < i && r->state == MK_RUNNER_IN && r->code; k++)
       if (c->runners[k].state == MK_RUNNER_IN && c->runners[k].code == r->code) r->state = MK_RUNNER_SAME;
   }

@@ -19,6 +19,7 @@ typedef enum mk_runner_state {
 typedef struct mk_runner {
   const char *label; /* borrowed */
   double cost;       /* the model's seconds */
+  bool own;          /* of the user's templates: measured whatever the model says of it */
   uint64_t code;     /* equal: the same machine code launched in the same way; 0: not known */
   double error;      /* against the reference; negative: not known */
   mk_runner_state state;
@@ -35,7 +36,8 @@ typedef struct mk_contest {
 const char *mk_runner_state_name(mk_runner_state s);
 bool mk_runner_state_parse(const char *name, mk_runner_state *out);
 
-/* Before anything is measured: those that the model holds hopeless, and all but the first of equal code, are out. */
+/* Before anything is measured: those that the model holds hopeless (the user's own excepted), and all but the first of equal
+ * code, are out. */
 void mk_contest_begin(mk_contest *c);
 
 /* Whether the runner's results are right, by their difference from the reference's; it is out if not. Not a number is wrong. */

@@ -74,12 +74,21 @@ static mk_group whole_work(const mk_group *g, mk_arena *arena) {
   return whole;
 }
 
+/* The candidates as a contest that knows no more than the model's costs. */
+static mk_contest contest_by_cost(const mk_group *g) {
+  mk_contest c = {.count = g->ncandidates < MK_CONTEST_MAX ? g->ncandidates : MK_CONTEST_MAX};
+  for (int i = 0; i < c.count; i++) {
+    c.runners[i].cost = g->candidates[i].cost;
+    c.runners[i].own = g->candidates[i].own;
+  }
+  mk_contest_begin(&c);
+  return c;
+}
+
 void mk_tune_wanted(const mk_plan *plan, const mk_group *own, bool *wanted) {
   mk_arena arena = {0};
   const mk_group whole = whole_work(own, &arena), *g = &whole;
-  mk_contest c = {.count = g->ncandidates < MK_CONTEST_MAX ? g->ncandidates : MK_CONTEST_MAX};
-  for (int i = 0; i < c.count; i++) c.runners[i].cost = g->candidates[i].cost;
-  mk_contest_begin(&c);
+  const mk_contest c = contest_by_cost(g);
   for (int i = 0; i < c.count; i++)
     for (int k = 0; k < g->candidates[i].nlaunches && c.runners[i].state == MK_RUNNER_IN; k++)
       if (g->candidates[i].launches[k].kind == MK_LAUNCH_KERNEL && g->candidates[i].launches[k].kernel < plan->nkernels)
@@ -129,6 +138,7 @@ static void add_runner(trial *t, int candidate, const mk_gpu_launch *lt, int alg
       (variant){candidate, lt, algorithm, lt ? mk_gpu_lt_used(t->b->d, &lt->lt) : 0, &t->groups[candidate]};
   t->contest.runners[t->contest.count++] = (mk_runner){.label = mk_strdup(t->arena, mk_text_str(&label)),
                                                        .cost = c->cost,
+                                                       .own = c->own,
                                                        .code = state == MK_RUNNER_IN ? run_hash(t->b, c) : 0,
                                                        .error = -1,
                                                        .state = state};
@@ -161,9 +171,7 @@ static void add_candidate(trial *t, int candidate) {
 
 /* Those that the model holds hopeless have no kernels, and are listed all the same. */
 static void add_candidates(trial *t) {
-  mk_contest model = {.count = t->g->ncandidates < MK_CONTEST_MAX ? t->g->ncandidates : MK_CONTEST_MAX};
-  for (int i = 0; i < model.count; i++) model.runners[i].cost = t->g->candidates[i].cost;
-  mk_contest_begin(&model);
+  const mk_contest model = contest_by_cost(t->g);
   for (int i = 0; i < model.count; i++) {
     if (model.runners[i].state == MK_RUNNER_IN)
       add_candidate(t, i);

@@ -122,6 +122,11 @@ static void hopeless_and_equal_are_not_run(void **state) {
   assert_int_equal(c.runners[3].state, MK_RUNNER_SAME);
   assert_int_equal(c.runners[4].state, MK_RUNNER_BROKEN);
   for (int i = 2; i < 5; i++) assert_int_equal(c.runners[i].samples, 0);
+  mk_contest own = contest(3, (const double[]){1, 9, 9});
+  own.runners[2].own = true; /* the user's template, whatever its formulas say */
+  mk_contest_begin(&own);
+  assert_int_equal(own.runners[1].state, MK_RUNNER_MODEL);
+  assert_int_equal(own.runners[2].state, MK_RUNNER_IN);
   mk_contest unknown = contest(2, equal_costs); /* 0 is no code */
   mk_contest_begin(&unknown);
   assert_int_equal(unknown.runners[1].state, MK_RUNNER_IN);
