@@ -225,7 +225,7 @@ class Problem:
             data += struct.pack(code, tensors[name].pointer() if kind == "ptr" else self.p[name])
         return data + b"\0" * (-len(data) % 64)
 
-    def library(self):
+    def peer(self):
         """What PyTorch takes for the same product, fused code left out, on operands in its favourite layout."""
         p = self.p
         if not self.is_conv:
@@ -310,7 +310,7 @@ def check_case(driver, folder, case, turn):
         refs.clear()
         problem.poison()
         set_library(tf32=p["tf32"], benchmark=True)
-        timed.append((problem.library(), "PyTorch, product alone"))
+        timed.append((problem.peer(), "PyTorch, product alone"))
         for ms, (_, text) in zip(medians([launch for launch, _ in timed], turn), timed):
             print(f"{ms:9.3f} ms {problem.flop / ms / 1e9:7.1f} TFLOP/s  {text}", flush=True)
         print(flush=True)
