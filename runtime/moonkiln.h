@@ -22,10 +22,11 @@ extern "C" {
 typedef struct mk_generate_options {
   const char *model; /* checkpoint folder, original or Diffusers layout; NULL with synthetic_seed and config */
   const char *prompt;
-  const char *negative;          /* NULL: the model's default negative prompt; "" : an empty one */
-  const char *out;               /* .mp4, .y4m (frames) or .safetensors (frames f32 [frames, height, width, 3], and latents) */
-  int64_t width, height, frames; /* multiples of 16; frames = 4n + 1 */
-  int64_t steps;                 /* 0: the model's default */
+  const char *negative; /* NULL: the model's default negative prompt; "" : an empty one */
+  const char *out;      /* .mp4, .y4m (frames), .safetensors (frames f32 [frames, height, width, 3], and latents), .png */
+  const char *sheet;    /* .png: a contact sheet beside the video; NULL: none */
+  int64_t width, height, frames;      /* multiples of 16; frames = 4n + 1 */
+  int64_t steps;                      /* 0: the model's default */
   double guidance_low, guidance_high; /* negative: the model's default; 1 switches the second pass off for that expert */
   double shift;                       /* 0: the model's default */
   const char *sampler;                /* "unipc", "dpm++", "euler" */

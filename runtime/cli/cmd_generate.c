@@ -32,6 +32,7 @@ int cmd_generate(int argc, char **argv) {
       {"prompt", MK_OPT_TEXT, &o.prompt, "TEXT", "what the video shows (required)", 0, 0},
       {"negative", MK_OPT_TEXT, &o.negative, "TEXT", "what it should not show (default: the model's; \"\" for none)", 0, 0},
       {"out", MK_OPT_TEXT, &o.out, "FILE", "video.mp4 (default), or .y4m, or .safetensors with frames and latents", 0, 0},
+      {"sheet", MK_OPT_TEXT, &o.sheet, "FILE", "x.png: evenly spaced frames of the video in one picture", 0, 0},
       {"size", MK_OPT_SIZE, &size, "WxH", "1280x720 (default); multiples of 16", 1, 100000},
       {"frames", MK_OPT_INT, &o.frames, "N", "81 (default); 4n + 1", -1e6, 1e6},
       {"steps", MK_OPT_INT, &o.steps, "N", "diffusion steps (default: the model's, 40)", 1, 1000},
@@ -90,8 +91,8 @@ int cmd_generate(int argc, char **argv) {
     mk_fail(&st, (mk_code)code, "%s", r.message);
     return mk_exit_code(&st);
   }
-  fprintf(stderr, "%s: %lld frames, %lldx%lld; text %.1f s, weights %.1f s, %lld steps %.1f s, decoding %.1f s\n", r.path,
-          (long long)o.frames, (long long)o.width, (long long)o.height, r.text_seconds, r.load_seconds, (long long)r.steps_done,
-          r.denoise_seconds, r.decode_seconds);
+  fprintf(stderr, "%s%s%s: %lld frames, %lldx%lld; text %.1f s, weights %.1f s, %lld steps %.1f s, decoding %.1f s\n", r.path,
+          o.sheet ? ", " : "", o.sheet ? o.sheet : "", (long long)o.frames, (long long)o.width, (long long)o.height,
+          r.text_seconds, r.load_seconds, (long long)r.steps_done, r.denoise_seconds, r.decode_seconds);
   return 0;
 }

@@ -1,5 +1,6 @@
 /* The moonkiln program: names a command, hands it the rest. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/env.h"
@@ -31,6 +32,13 @@ static void usage(FILE *out) {
   int count;
   const mk_env_switch *switches = mk_env_switches(&count);
   for (int i = 0; i < count; i++) fprintf(out, "  %-26s %s\n", switches[i].name, switches[i].meaning);
+}
+
+/* Threads that wait for each other spin for a moment only, then sleep: on a machine that has other work, spinning takes the cores
+ * from those that are waited for, and the CPU backend becomes ten times slower. Set before OpenMP reads it, which is before main;
+ * whoever sets either variable knows better. */
+__attribute__((constructor(101))) static void wait_politely(void) {
+  if (!getenv("OMP_WAIT_POLICY")) setenv("GOMP_SPINCOUNT", "3000", 0);
 }
 
 int main(int argc, char **argv) {

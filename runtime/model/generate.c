@@ -27,9 +27,9 @@ typedef struct job {
   mk_graph *graphs[NETWORKS]; /* of the networks that there are */
   mk_plan *plans[NETWORKS];   /* NULL on the CPU */
   const char *policy;
-  mk_history history; /* the solver's, while experts change */
-  mk_video *video;
-  mk_tensor final; /* the latents, for the video's writer */
+  mk_history history;      /* the solver's, while experts change */
+  mk_video *video, *sheet; /* sheet: NULL when none was asked for */
+  mk_tensor final;         /* the latents, for the video's writer */
   int64_t context_values;
   float *context[2]; /* hidden states of prompt and negative prompt, [512, text_dim] */
   float *latents;    /* [channels, frames, height, width] */
@@ -72,7 +72,7 @@ static int64_t latent_values(const mk_request *r) {
 
 static bool no_memory(job *j) { return mk_fail(&j->st, MK_ENOMEM, "out of host memory"), false; }
 
-/* The file is opened before any heavy work, so that a folder that cannot be written is known at once. */
+/* Files are opened before any heavy work, so that a folder that cannot be written is known at once. */
 static bool open_output(job *j) {
   const mk_request *r = &j->request;
   j->final = (mk_tensor){.name = "latents",
@@ -83,13 +83,18 @@ static bool open_output(job *j) {
   j->final.bytes = (size_t)mk_dims_count(j->final.dims, 4) * sizeof(float);
   mk_video_options o = {.width = r->width, .height = r->height, .frames = r->frames, .fps = r->fps, .latents = &j->final};
   j->video = mk_video_open(j->o->out, &o, &j->st);
-  return j->video != NULL;
+  if (j->video && j->o->sheet) j->sheet = mk_video_open(j->o->sheet, &o, &j->st);
+  return !mk_failed(&j->st);
 }
 
 static bool finish_output(job *j) {
   snprintf(j->result->path, sizeof j->result->path, "%s", mk_video_path(j->video));
   bool ok = mk_video_finish(j->video, &j->st);
   j->video = NULL;
+  if (!ok || !j->sheet) return ok;
+  ok = mk_video_finish(j->sheet, &j->st);
+  j->sheet = NULL;
+  if (!ok) mk_fail_context(&j->st, "%s is written; its contact sheet is not", j->result->path);
   return ok;
 }
 
@@ -278,7 +283,8 @@ static bool decode(job *j) {
   bool ok = chunk != NULL || no_memory(j);
   for (int64_t f = 0; ok && f < r->latent_frames; f++) {
     int n = mk_decode_frame(&vae, j->latents, MK_LATENT_CHANNELS, r->latent_frames, plane, f, chunk, pixels * 3 * 4, &j->st);
-    ok = n > 0 && mk_video_frames(j->video, chunk, n, &j->st) && tick(j, f + 1, r->latent_frames);
+    ok = n > 0 && mk_video_frames(j->video, chunk, n, &j->st) && (!j->sheet || mk_video_frames(j->sheet, chunk, n, &j->st)) &&
+         tick(j, f + 1, r->latent_frames);
   }
   free(chunk);
   mk_stage_close(&vae);
@@ -334,6 +340,7 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   ok = ok && check_networks(&j) && encode_prompts(&j) && end_noise(&j) && denoise(&j) && decode(&j) && finish_output(&j);
   end_noise(&j);
   mk_video_discard(j.video);
+  mk_video_discard(j.sheet);
   for (int i = 0; i < NETWORKS; i++) {
     mk_plan_free(j.plans[i]);
     mk_graph_free(j.graphs[i]);

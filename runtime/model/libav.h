@@ -19,6 +19,9 @@ typedef struct mk_libav {
 /* Fills the table from the major versions that this program was built with: structs differ between them. folder NULL: where the
  * system looks. False with MK_EUNSUPPORTED and the names of what is missing. Libraries stay loaded. */
 bool mk_libav_load(const char *folder, mk_libav *out, mk_status *st);
+
+/* Records that FFmpeg refused while writing path; `what` was being done. False, for `return`. */
+bool mk_libav_failed(const mk_libav *av, const char *path, const char *what, int code, mk_status *st);
 #else
 #define MK_HAS_LIBAV 0
 #endif

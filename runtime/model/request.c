@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,35 @@ static bool check_sizes(const mk_generate_options *o, mk_status *st) {
   if (o->rng && strcmp(o->rng, "cpu") && strcmp(o->rng, "cuda"))
     return mk_fail(st, MK_EINPUT, "rng '%s' is unknown; use cpu or cuda", o->rng), false;
   return true;
+}
+
+static const char *base_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+/* The folder of a path, behind links. */
+static const char *real_folder(const char *path, char real[PATH_MAX]) {
+  char folder[PATH_MAX];
+  size_t n = (size_t)(base_name(path) - path);
+  snprintf(folder, sizeof folder, "%.*s", n ? (int)n : 1, n ? path : ".");
+  return realpath(folder, real);
+}
+
+/* Whether two names mean one file, which need not be there yet. */
+static bool same_file(const char *a, const char *b) {
+  char real_a[PATH_MAX], real_b[PATH_MAX];
+  if (realpath(a, real_a) && realpath(b, real_b)) return !strcmp(real_a, real_b);
+  return !strcmp(base_name(a), base_name(b)) && real_folder(a, real_a) && real_folder(b, real_b) && !strcmp(real_a, real_b);
+}
+
+static bool check_sheet(const mk_generate_options *o, mk_status *st) {
+  if (!o->sheet) return true;
+  size_t n = strlen(o->sheet);
+  if (n < 4 || strcmp(o->sheet + n - 4, ".png"))
+    return mk_fail(st, MK_EINPUT, "sheet '%s': the contact sheet's name must end in .png", o->sheet), false;
+  if (!same_file(o->sheet, o->out)) return true;
+  return mk_fail(st, MK_EINPUT, "sheet %s: is the video's file, too; give the two different names", o->sheet), false;
 }
 
 /* Cleans and tokenizes one prompt. */
@@ -136,7 +166,7 @@ bool mk_request_open(mk_request *r, const mk_generate_options *o, mk_status *st)
   *r = (mk_request){.width = o->width, .height = o->height, .frames = o->frames};
   mk_model_defaults defaults = {0};
   double boundary = 0;
-  bool ok = check_sizes(o, st);
+  bool ok = check_sizes(o, st) && check_sheet(o, st);
   if (ok && !o->prompt) ok = (mk_fail(st, MK_EINPUT, "a prompt is missing"), false);
   ok = ok && (o->synthetic_seed ? open_synthetic(r, o, &defaults, &boundary, st) : open_model(r, o, &defaults, &boundary, st));
   ok = ok && build_schedule(r, o, &defaults, boundary, st);

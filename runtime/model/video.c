@@ -103,9 +103,10 @@ static bool open_sink(mk_video *v, const char *path, mk_status *st) {
   if (!dot || (slash && dot < slash)) dot = "";
   mk_rate rate = to_rate(v->o.fps);
   if (!strcmp(dot, ".safetensors")) return (v->sink = st_open(path, &v->o, rate, st)) != NULL;
+  if (!strcmp(dot, ".png")) return (v->sink = mk_png_open(path, &v->o, st)) != NULL;
   if (!strcmp(dot, ".y4m")) return (v->sink = mk_y4m_open(path, &v->o, rate, st)) != NULL;
   if (strcmp(dot, ".mp4")) {
-    mk_fail(st, MK_EINPUT, "cannot write %s: its name must end in .mp4, .y4m or .safetensors", path);
+    mk_fail(st, MK_EINPUT, "cannot write %s: its name must end in .mp4, .y4m, .png or .safetensors", path);
     return false;
   }
   mk_status encoder = {0};

@@ -1,4 +1,5 @@
-/* Frames to a file: .mp4 where libav is found at run time, .y4m, or .safetensors. The file appears when it is whole. */
+/* Frames to a file: .mp4 where libav is found at run time, .y4m, .safetensors, or a contact sheet as .png (libav again). The file
+ * appears when it is whole. */
 #ifndef MK_MODEL_VIDEO_H
 #define MK_MODEL_VIDEO_H
 

@@ -23,10 +23,7 @@ typedef struct mp4_sink {
 } mp4_sink;
 
 static bool failed(mp4_sink *s, const char *what, int code, mk_status *st) {
-  char text[128] = "unknown error";
-  s->av.av_strerror(code, text, sizeof text);
-  mk_fail(st, code == AVERROR(ENOMEM) ? MK_ENOMEM : MK_EIO, "cannot write %s: %s: %s", s->path, what, text);
-  return false;
+  return mk_libav_failed(&s->av, s->path, what, code, st);
 }
 
 static void drop(mp4_sink *s) {
@@ -148,7 +145,7 @@ static void mp4_discard(mk_video_sink *base) {
 
 mk_video_sink *mk_mp4_open(const char *path, const mk_video_options *o, mk_rate rate, mk_status *st) {
   mk_libav av;
-  if (!mk_libav_load(o->libav_folder, &av, st)) return NULL;
+  if (!mk_libav_load(o->libav_folder, &av, st)) return mk_fail_context(st, "no .mp4 can be written"), NULL;
   av.av_log_set_level(AV_LOG_ERROR);
   const AVCodec *codec = find_encoder(&av);
   if (!codec) {

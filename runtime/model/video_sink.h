@@ -19,6 +19,8 @@ struct mk_video_sink { /* formats embed this first */
 mk_video_sink *mk_y4m_open(const char *path, const mk_video_options *o, mk_rate rate, mk_status *st);
 mk_video_sink *mk_mp4_open(const char *path, const mk_video_options *o, mk_rate rate,
                            mk_status *st); /* MK_EUNSUPPORTED: no encoder */
+/* A contact sheet. MK_EUNSUPPORTED: no encoder. */
+mk_video_sink *mk_png_open(const char *path, const mk_video_options *o, mk_status *st);
 
 /* One picture to planes of luma and half-size chroma (limited range, chroma sited left as MPEG-2 and H.264 have it). */
 typedef enum mk_matrix { MK_BT601, MK_BT709 } mk_matrix;

@@ -43,6 +43,44 @@ alone() {
   alone "$out/x.safetensors"
 }
 
+# sheet FILE CLIP: the picture shows frames 0, 1, ... of a clip of 5 frames of 48x32 in three columns, in the video's 8 bits.
+sheet() {
+  ffmpeg -v error -i "$1" -f rawvideo -pix_fmt rgb24 "$here/sheet.rgb"
+  python3 - "$here/sheet.rgb" "$2" <<'PY'
+import json, struct, sys
+sheet, clip = (open(path, "rb").read() for path in sys.argv[1:])
+length, = struct.unpack_from("<Q", clip)
+begin, end = json.loads(clip[8:8 + length])["frames"]["data_offsets"]
+frames = [min(255, max(0, int((x + 1) * 127.5))) for x in struct.unpack("<%df" % ((end - begin) // 4), clip[8 + length + begin:8 + length + end])]
+width, height, gap, row = 48, 32, 2, 3 * (3 * 50 + 2)
+assert len(sheet) == row * (2 * 34 + 2), len(sheet)
+for f in range(5):
+    for y in range(height):
+        at = row * (gap + f // 3 * (height + gap) + y) + 3 * (gap + f % 3 * (width + gap))
+        shown, drawn = sheet[at:at + 3 * width], frames[3 * width * (f * height + y):3 * width * (f * height + y + 1)]
+        assert max(abs(a - b) for a, b in zip(shown, drawn)) <= 1, (f, y)  # one: these numbers are not floats
+PY
+}
+
+@test "a contact sheet shows the clip's frames, beside the video" {
+  diffusers --size 48x32 --out "$out/x.safetensors" --sheet "$out/x.png"
+  [ "$(find "$out" -mindepth 1 | sort)" = "$(printf '%s\n' "$out/x.png" "$out/x.safetensors")" ]
+  sheet "$out/x.png" "$out/x.safetensors"
+  diffusers --size 48x32 --out "$here/alone.png"
+  cmp "$here/alone.png" "$out/x.png"
+  run diffusers --size 48x32 --sheet "$out/x.png"
+  [[ $output == *"$out/x.mp4, $out/x.png: 5 frames"* ]]
+}
+
+@test "a contact sheet that cannot be is refused before any work" {
+  refused diffusers --sheet "$here/nowhere/x.png" -- "$here/nowhere/x.png" "make the folder first"
+  refused diffusers --sheet "$out/x.jpg" -- "sheet '$out/x.jpg'" .png
+  refused diffusers --out "$out/x.png" --sheet "$out/../out/x.png" -- "sheet $out/../out/x.png" "different names"
+  ln -s "$here/target.mp4" "$here/link.png"
+  touch "$here/target.mp4"
+  refused diffusers --out "$here/target.mp4" --sheet "$here/link.png" -- "different names"
+}
+
 @test "a link stays a link, and an older file is replaced" {
   echo old >"$here/target.y4m"
   ln -s "$here/target.y4m" "$out/x.y4m"
@@ -149,7 +187,7 @@ interrupted() {
 
 @test "Ctrl-C while denoising and while decoding" {
   interrupted denoising --size 64x64 --frames 5 --steps 1000
-  interrupted decoding --size 128x128 --frames 401 --steps 1
+  interrupted decoding --size 128x128 --frames 401 --steps 1 --sheet "$out/x.png"
 }
 
 @test "a progress line for each phase" {

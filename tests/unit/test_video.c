@@ -149,14 +149,20 @@ static void frame_rates(void **state) {
   }
 }
 
+/* What ffmpeg makes of a file's pictures; the bytes read, 0 where it cannot. */
+static size_t decode(const char *path, const char *format, uint8_t *out, size_t room) {
+  char command[256];
+  snprintf(command, sizeof command, "ffmpeg -v error -i %s -f rawvideo -pix_fmt %s - 2>/dev/null", path, format);
+  FILE *p = popen(command, "r");
+  size_t n = fread(out, 1, room, p);
+  return pclose(p) ? 0 : n;
+}
+
 /* Mean square difference per byte between the mp4's decoded luma and the source's. Negative: no ffmpeg to decode with. */
 static double decoded_error(const char *path) {
-  char command[256];
-  snprintf(command, sizeof command, "ffmpeg -v error -i %s -f rawvideo -pix_fmt yuv420p - 2>/dev/null", path);
-  FILE *p = popen(command, "r");
   static uint8_t decoded[FRAMES * PIXELS * 3 / 2 + 1];
-  size_t n = fread(decoded, 1, sizeof decoded, p);
-  if (pclose(p)) return -1;
+  size_t n = decode(path, "yuv420p", decoded, sizeof decoded);
+  if (!n) return -1;
   assert_int_equal(n, FRAMES * PIXELS * 3 / 2);
   double sum = 0;
   static uint8_t rgb[PIXELS * 3], planes[PIXELS * 3 / 2];
@@ -169,13 +175,16 @@ static double decoded_error(const char *path) {
   return sum / (FRAMES * PIXELS * 1.5);
 }
 
+static bool have_libav(void) {
+  char text[256];
+  if (mk_video_mp4_available(NULL, text, sizeof text)) return true;
+  print_message("# %s\n", text);
+  return false;
+}
+
 static void mp4(void **state) {
   (void)state;
-  char text[256];
-  if (!mk_video_mp4_available(NULL, text, sizeof text)) {
-    print_message("# %s\n", text);
-    skip();
-  }
+  if (!have_libav()) skip();
   mk_status st = {0};
   if (!write_clip(in("a.mp4"), &options, &st)) fail_msg("%s", st.message);
   assert_true(write_clip(in("b.mp4"), &options, &st));
@@ -200,6 +209,75 @@ static void mp4(void **state) {
   assert_int_equal(files_in_folder(), 3);
 }
 
+/* The tile in column x and row y of a sheet whose tiles are width × height is this frame of the clip, one pixel in shrink ×
+ * shrink of it when all of these are alike. */
+static void check_tile(const uint8_t *sheet, int sheet_width, int x, int y, int width, int height, const uint8_t *frame,
+                       int shrink) {
+  const uint8_t *tile = sheet + 3 * ((2 + y * (height + 2)) * sheet_width + 2 + x * (width + 2));
+  for (int i = 0; i < height; i++)
+    for (int j = 0; j < width * 3; j++)
+      assert_int_equal(tile[3 * i * sheet_width + j], frame[3 * (i * shrink * width * shrink + j / 3 * shrink) + j % 3]);
+}
+
+/* 17 frames, of which every second is shown; 3, in two rows; and one, which is a plain picture. */
+static void sheets(void **state) {
+  (void)state;
+  if (!have_libav()) skip();
+  enum { W = 16, H = 8, N = 17, SHEET_W = 3 * (W + 2) + 2, SHEET_H = 3 * (H + 2) + 2 };
+  static const int counts[] = {17, 3, 1};
+  static float frames[N * H * W * 3];
+  static uint8_t bytes[N * H * W * 3], sheet[SHEET_W * SHEET_H * 3 + 1];
+  for (int i = 0; i < N * H * W * 3; i++) {
+    bytes[i] = (uint8_t)(i * 7919 >> 3);
+    frames[i] = ((float)bytes[i] + 0.5f) / 127.5f - 1;
+  }
+  mk_status st = {0};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    int n = counts[i];
+    mk_video_options o = {.width = W, .height = H, .frames = n};
+    mk_video *v = mk_video_open(in("a.png"), &o, &st);
+    if (!v || !mk_video_frames(v, frames, n, &st) || !mk_video_finish(v, &st)) fail_msg("%s", st.message);
+    assert_int_equal(files_in_folder(), 1);
+    size_t got = decode(in("a.png"), "rgb24", sheet, sizeof sheet);
+    if (!got) skip(); /* no ffmpeg */
+    if (n == 1) {
+      assert_int_equal(got, W * H * 3);
+      assert_memory_equal(sheet, bytes, W * H * 3);
+      continue;
+    }
+    int tiles = n == 17 ? 9 : 3, columns = n == 17 ? 3 : 2, rows = n == 17 ? 3 : 2, width = columns * (W + 2) + 2;
+    assert_int_equal(got, width * (rows * (H + 2) + 2) * 3);
+    for (int t = 0; t < tiles; t++)
+      check_tile(sheet, width, t % columns, t / columns, W, H, bytes + t * (n - 1) / (tiles - 1) * W * H * 3, 1);
+    for (int c = 0; c < 6; c++) assert_int_equal(sheet[c], sheet[3 * width + c]); /* the border has one colour */
+  }
+}
+
+/* Large frames are made smaller by whole numbers. */
+static void small_sheet(void **state) {
+  (void)state;
+  if (!have_libav()) skip();
+  enum { W = 1280, H = 32, SHRINK = 2, N = 2 };
+  float *frames = malloc(sizeof *frames * N * W * H * 3);
+  uint8_t *bytes = malloc(N * W * H * 3), *sheet = malloc(N * W * H * 3);
+  for (int i = 0; i < N * W * H * 3; i++) {
+    int x = i / 3 % W / SHRINK, y = i / 3 / W / SHRINK;
+    bytes[i] = (uint8_t)(x * 3 + y * 5 + i % 3 * 50);
+    frames[i] = ((float)bytes[i] + 0.5f) / 127.5f - 1;
+  }
+  mk_video_options o = {.width = W, .height = H, .frames = N};
+  mk_status st = {0};
+  mk_video *v = mk_video_open(in("a.png"), &o, &st);
+  if (!v || !mk_video_frames(v, frames, N, &st) || !mk_video_finish(v, &st)) fail_msg("%s", st.message);
+  size_t got = decode(in("a.png"), "rgb24", sheet, N * W * H * 3);
+  int width = 2 * (W / SHRINK + 2) + 2;
+  if (got) {
+    assert_int_equal(got, width * (H / SHRINK + 4) * 3);
+    for (int t = 0; t < 2; t++) check_tile(sheet, width, t, 0, W / SHRINK, H / SHRINK, bytes + t * W * H * 3, SHRINK);
+  }
+  free(frames), free(bytes), free(sheet);
+}
+
 static void without_libav(void **state) {
   (void)state;
   char text[512];
@@ -213,14 +291,20 @@ static void without_libav(void **state) {
   assert_string_equal(mk_video_path(v), in("a.y4m"));
   assert_true(mk_video_frames(v, clip, FRAMES, &st) && mk_video_finish(v, &st));
   assert_true(mk_file_exists(in("a.y4m")));
+  assert_null(mk_video_open(in("a.png"), &o, &st));
+  assert_int_equal(st.code, MK_EUNSUPPORTED);
+  assert_true(strstr(st.message, in("a.png")) && strstr(st.message, "libav") && strstr(st.message, "install"));
   assert_int_equal(files_in_folder(), 1);
 }
 
-static const char *const names[] = {"a.mp4", "a.y4m", "a.safetensors"};
+static const char *const names[] = {"a.mp4", "a.y4m", "a.safetensors", "a.png"};
+
+/* How many of the names can be written here. */
+static size_t nnames(void) { return sizeof names / sizeof *names - !have_libav(); }
 
 static void nothing_half_written(void **state) {
   (void)state;
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  for (size_t i = 0; i < nnames(); i++) {
     mk_status st = {0};
     mk_video *v = mk_video_open(in(names[i]), &options, &st); /* stopped half way */
     assert_true(v && mk_video_frames(v, clip, 4, &st));
@@ -248,7 +332,7 @@ static void full_disk(void **state) {
   getrlimit(RLIMIT_FSIZE, &old);
   limit = old;
   limit.rlim_cur = 512;
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  for (size_t i = 0; i < nnames(); i++) {
     mk_status st = {0};
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &limit);
@@ -270,7 +354,7 @@ static void refused(const char *path, const mk_video_options *o, const char *wor
 
 static void bad_places(void **state) {
   (void)state;
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  for (size_t i = 0; i < nnames(); i++) {
     char path[64];
     snprintf(path, sizeof path, "/nowhere/%s", names[i]);
     refused(path, &options, "folder");
@@ -322,6 +406,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(colours, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(frame_rates, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(mp4, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(sheets, make_folder, drop_folder),
+      cmocka_unit_test_setup_teardown(small_sheet, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(without_libav, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(nothing_half_written, make_folder, drop_folder),
       cmocka_unit_test_setup_teardown(full_disk, make_folder, drop_folder),
