@@ -22,15 +22,15 @@ extern "C" {
 typedef struct mk_generate_options {
   const char *model; /* checkpoint folder, original or Diffusers layout; NULL with synthetic_seed and config */
   const char *prompt;
-  const char *negative; /* NULL: the model's default negative prompt; "" : an empty one */
+  const char *negative; /* NULL: the model's default; "": an empty one */
   const char *out;      /* .mp4, .y4m (frames), .safetensors (frames f32 [frames, height, width, 3], and latents), .png */
   const char *sheet;    /* .png: a contact sheet beside the video; NULL: none */
-  int64_t width, height, frames;      /* multiples of 16; frames = 4n + 1 */
+  int64_t width, height, frames;      /* multiples of 16; frames = 4n + 1; 0: the model's default */
   int64_t steps;                      /* 0: the model's default */
   double guidance_low, guidance_high; /* negative: the model's default; 1 switches the second pass off for that expert */
-  double shift;                       /* 0: the model's default */
+  double shift;                       /* 0: the model's default; on Diffusers' grid the flow_shift of its scheduler_config.json */
   const char *sampler;                /* "unipc", "dpm++", "euler" */
-  const char *grid;        /* where the steps lie: "original" (NULL) as Wan's own code, "diffusers" as Diffusers' schedulers */
+  const char *grid;        /* where the steps lie: as in "original", Wan's own code, or "diffusers"; NULL: the model's default */
   int64_t seed;            /* >= 0 */
   const char *rng;         /* "cpu" or "cuda": PyTorch's generators */
   const char *backend;     /* "cpu", "cuda", or NULL: cuda if there is a GPU */
@@ -55,7 +55,7 @@ typedef struct mk_result {
   char message[2048]; /* what went wrong, "" if nothing did */
   char path[1024];    /* the file written: `out`, or a .y4m beside it where .mp4 cannot be encoded */
   double text_seconds, load_seconds, denoise_seconds, decode_seconds; /* where the time went */
-  int64_t steps_done;
+  int64_t steps_done, width, height, frames;
 } mk_result;
 
 MK_API void mk_generate_defaults(mk_generate_options *o);

@@ -33,14 +33,14 @@ int cmd_generate(int argc, char **argv) {
       {"negative", MK_OPT_TEXT, &o.negative, "TEXT", "what it should not show (default: the model's; \"\" for none)", 0, 0},
       {"out", MK_OPT_TEXT, &o.out, "FILE", "video.mp4 (default), or .y4m, or .safetensors with frames and latents", 0, 0},
       {"sheet", MK_OPT_TEXT, &o.sheet, "FILE", "x.png: evenly spaced frames of the video in one picture", 0, 0},
-      {"size", MK_OPT_SIZE, &size, "WxH", "1280x720 (default); multiples of 16", 1, 100000},
-      {"frames", MK_OPT_INT, &o.frames, "N", "81 (default); 4n + 1", -1e6, 1e6},
+      {"size", MK_OPT_SIZE, &size, "WxH", "multiples of 16 (default: the model's, 1280x720)", 1, 100000},
+      {"frames", MK_OPT_INT, &o.frames, "N", "4n + 1 (default: the model's, 81)", 1, 1e6},
       {"steps", MK_OPT_INT, &o.steps, "N", "diffusion steps (default: the model's, 40)", 1, 1000},
       {"guidance", MK_OPT_PAIR, &guidance, "LOW[,HIGH]", "guidance scale of the low- and high-noise expert (3.0,4.0); 1: off", 0,
        1000},
       {"shift", MK_OPT_NUMBER, &o.shift, "S", "timestep shift of the schedule (default: the model's, 12)", 1e-3, 1000},
       {"sampler", MK_OPT_TEXT, &o.sampler, "NAME", "unipc (default), dpm++ or euler", 0, 0},
-      {"grid", MK_OPT_TEXT, &o.grid, "NAME", "where the steps lie: original (default) or diffusers", 0, 0},
+      {"grid", MK_OPT_TEXT, &o.grid, "NAME", "where the steps lie: original or diffusers (default: the model's, original)", 0, 0},
       {"seed", MK_OPT_INT, &o.seed, "N", "of the initial noise (default 0)", 0, 9.2e18},
       {"rng", MK_OPT_TEXT, &o.rng, "NAME", "cpu (default) or cuda: which of PyTorch's generators", 0, 0},
       {"backend", MK_OPT_TEXT, &o.backend, "NAME", "cuda or cpu; default: cuda where there is a GPU", 0, 0},
@@ -92,7 +92,7 @@ int cmd_generate(int argc, char **argv) {
     return mk_exit_code(&st);
   }
   fprintf(stderr, "%s%s%s: %lld frames, %lldx%lld; text %.1f s, weights %.1f s, %lld steps %.1f s, decoding %.1f s\n", r.path,
-          o.sheet ? ", " : "", o.sheet ? o.sheet : "", (long long)o.frames, (long long)o.width, (long long)o.height,
+          o.sheet ? ", " : "", o.sheet ? o.sheet : "", (long long)r.frames, (long long)r.width, (long long)r.height,
           r.text_seconds, r.load_seconds, (long long)r.steps_done, r.denoise_seconds, r.decode_seconds);
   return 0;
 }

@@ -30,12 +30,16 @@ uint64_t mk_checkpoint_bytes(const mk_checkpoint *c);          /* of all tensors
 
 typedef enum mk_layout { MK_LAYOUT_ORIGINAL, MK_LAYOUT_DIFFUSERS } mk_layout;
 
-/* What the authors recommend for a model, where its files do not say. Index 0: high noise, or the only expert; 1: low noise. */
+/* What moonkiln.json in the model's folder says, else what the authors recommend. Index 0: high noise, or the only expert; 1: low
+ * noise. */
 typedef struct mk_model_defaults {
   const char *name; /* "T2V-A14B" */
-  int steps, frames, fps;
+  int64_t steps, width, height, frames, fps;
   double shift, guidance[2];
+  const char *grid, *negative; /* NULL: the original one */
 } mk_model_defaults;
+
+mk_model_defaults mk_usual_defaults(bool experts); /* the authors', with two experts or one */
 
 typedef struct mk_model {
   mk_layout layout;
@@ -43,7 +47,7 @@ typedef struct mk_model {
   mk_checkpoint *text_encoder, *vae;
   const char *tokenizer;  /* path of spiece.model */
   double boundary;        /* fraction of the 1000 training steps from which on expert 0 works; 0 with one expert */
-  double scheduler_shift; /* flow_shift of scheduler_config.json; 0 if there is none */
+  double scheduler_shift; /* flow_shift of scheduler_config.json, for Diffusers' grid; 0 if there is none */
   mk_model_defaults defaults;
   struct mk_model_files *files; /* internal */
 } mk_model;

@@ -89,6 +89,9 @@ static bool open_output(job *j) {
 
 static bool finish_output(job *j) {
   snprintf(j->result->path, sizeof j->result->path, "%s", mk_video_path(j->video));
+  j->result->width = j->request.width;
+  j->result->height = j->request.height;
+  j->result->frames = j->request.frames;
   bool ok = mk_video_finish(j->video, &j->st);
   j->video = NULL;
   if (!ok || !j->sheet) return ok;
@@ -320,13 +323,7 @@ static bool end_noise(job *j) {
 /* ---- the public functions */
 
 void mk_generate_defaults(mk_generate_options *o) {
-  *o = (mk_generate_options){.out = "video.mp4",
-                             .width = 1280,
-                             .height = 720,
-                             .frames = 81,
-                             .guidance_low = -1,
-                             .guidance_high = -1,
-                             .tune_seconds = 60};
+  *o = (mk_generate_options){.out = "video.mp4", .guidance_low = -1, .guidance_high = -1, .tune_seconds = 60};
 }
 
 int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result) {

@@ -147,14 +147,55 @@ static bool choose_defaults(mk_model *m, mk_status *st) {
             path, type);
     return false;
   }
-  if (m->dit[1]) {
-    m->defaults = (mk_model_defaults){"T2V-A14B", 40, 81, 16, 12.0, {4.0, 3.0}};
-    if (!m->boundary) m->boundary = 0.875;
-  } else {
-    m->defaults = (mk_model_defaults){"T2V", 50, 81, 16, 5.0, {5.0, 5.0}};
+  m->defaults = mk_usual_defaults(m->dit[1] != NULL);
+  if (!m->dit[1])
     m->boundary = 0;
-  }
+  else if (!m->boundary)
+    m->boundary = 0.875;
   return true;
+}
+
+static bool keep_string(mk_model_files *f, const json_t *object, const char *path, const char *key, const char **out,
+                        mk_status *st) {
+  if (!mk_json_get_string(object, path, key, out, st)) return false;
+  if (*out) *out = mk_strdup(&f->arena, *out);
+  return true;
+}
+
+/* A model that is made for other sizes than the authors' brings a file that says so. */
+static bool read_own_defaults(mk_model *m, mk_status *st) {
+  static const char *const known[] = {"width", "height", "frames", "fps", "grid", "negative"};
+  const char *path = in(m->files, "moonkiln.json"), *key;
+  if (!mk_file_exists(path)) return true;
+  json_t *own = mk_json_load_object(path, st), *value;
+  if (!own) return false;
+  mk_model_defaults *d = &m->defaults;
+  json_object_foreach(own, key, value) {
+    size_t i = 0;
+    while (i < sizeof known / sizeof *known && strcmp(key, known[i])) i++;
+    if (i == sizeof known / sizeof *known)
+      mk_fail(st, MK_EINPUT, "%s: field \"%.50s\" is unknown; there are width, height, frames, fps, grid and negative", path,
+              key);
+  }
+  bool ok = !mk_failed(st) && mk_json_get_int(own, path, "width", 1, 1 << 20, &d->width, st) &&
+            mk_json_get_int(own, path, "height", 1, 1 << 20, &d->height, st) &&
+            mk_json_get_int(own, path, "frames", 1, 1 << 20, &d->frames, st) &&
+            mk_json_get_int(own, path, "fps", 1, 1000, &d->fps, st) && keep_string(m->files, own, path, "grid", &d->grid, st) &&
+            keep_string(m->files, own, path, "negative", &d->negative, st);
+  json_decref(own);
+  return ok;
+}
+
+mk_model_defaults mk_usual_defaults(bool experts) {
+  mk_model_defaults d = {.name = "T2V", .steps = 50, .width = 1280, .height = 720, .frames = 81, .fps = 16, .shift = 5};
+  d.guidance[0] = d.guidance[1] = 5;
+  if (!experts) return d;
+  d.name = "T2V-A14B";
+  d.steps = 40;
+  d.shift = 12;
+  d.guidance[0] = 4;
+  d.guidance[1] = 3;
+  return d;
 }
 
 mk_model *mk_model_open(const char *folder, mk_status *st) {
@@ -173,7 +214,7 @@ mk_model *mk_model_open(const char *folder, mk_status *st) {
   for (int i = 0; i < 2 && ok; i++)
     if (f->dit[i]) ok = (m->dit[i] = mk_checkpoint_open(f->dit[i], st)) != NULL;
   ok = ok && (m->text_encoder = mk_checkpoint_open(f->text_encoder, st)) && (m->vae = mk_checkpoint_open(f->vae, st));
-  if (ok && choose_defaults(m, st)) return m;
+  if (ok && choose_defaults(m, st) && read_own_defaults(m, st)) return m;
   mk_model_close(m);
   return NULL;
 }

@@ -22,7 +22,7 @@ bool mk_request_size(int64_t width, int64_t height, int64_t frames, mk_status *s
 }
 
 static bool check_sizes(const mk_generate_options *o, mk_status *st) {
-  if (!mk_request_size(o->width, o->height, o->frames, st)) return false;
+  if (!mk_request_size(o->width ? o->width : 16, o->height ? o->height : 16, o->frames ? o->frames : 1, st)) return false;
   if (o->steps < 0 || o->steps > 1000)
     return mk_fail(st, MK_EINPUT, "steps %lld: must be from 1 to 1000", (long long)o->steps), false;
   if (o->seed < 0) return mk_fail(st, MK_EINPUT, "seed %lld: must not be negative", (long long)o->seed), false;
@@ -105,12 +105,7 @@ static bool open_synthetic(mk_request *r, const mk_generate_options *o, mk_model
   r->dit[0] = (mk_part){.config = config, .source = &r->synthetic};
   if (two) r->dit[1] = r->dit[0];
   *boundary = two ? 0.875 : 0;
-  *defaults = (mk_model_defaults){.name = name,
-                                  .steps = two ? 40 : 50,
-                                  .frames = 81,
-                                  .fps = 16,
-                                  .shift = two ? 12.0 : 5.0,
-                                  .guidance = {two ? 4.0 : 5.0, two ? 3.0 : 5.0}};
+  *defaults = mk_usual_defaults(two);
   byte_ids(r, 0, o->prompt);
   byte_ids(r, 1, o->negative ? o->negative : "");
   return true;
@@ -132,26 +127,43 @@ static bool open_model(mk_request *r, const mk_generate_options *o, mk_model_def
   r->dit[1] = part_of(r->model->dit[1]);
   *defaults = r->model->defaults;
   *boundary = r->model->boundary;
+  const char *negative = o->negative ? o->negative : defaults->negative ? defaults->negative : mk_default_negative_prompt;
   mk_tokenizer *t = mk_tokenizer_open(r->model->tokenizer, st);
-  bool ok =
-      t && tokenize(r, 0, o->prompt, t, st) && tokenize(r, 1, o->negative ? o->negative : mk_default_negative_prompt, t, st);
+  bool ok = t && tokenize(r, 0, o->prompt, t, st) && tokenize(r, 1, negative, t, st);
   mk_tokenizer_close(t);
   return ok;
 }
 
+static bool choose_size(mk_request *r, const mk_generate_options *o, const mk_model_defaults *defaults, mk_status *st) {
+  r->width = o->width ? o->width : defaults->width;
+  r->height = o->height ? o->height : defaults->height;
+  r->frames = o->frames ? o->frames : defaults->frames;
+  r->latent_frames = (r->frames - 1) / 4 + 1;
+  r->latent_height = r->height / 8;
+  r->latent_width = r->width / 8;
+  if (mk_request_size(r->width, r->height, r->frames, st)) return true;
+  mk_fail_context(st, "%s/moonkiln.json", o->model);
+  return false;
+}
+
 static bool build_schedule(mk_request *r, const mk_generate_options *o, const mk_model_defaults *defaults, double boundary,
                            mk_status *st) {
-  mk_schedule_options so = {.steps = o->steps ? (int)o->steps : defaults->steps,
-                            .shift = o->shift > 0 ? o->shift : defaults->shift,
+  mk_schedule_options so = {.steps = (int)(o->steps ? o->steps : defaults->steps),
                             .boundary = boundary,
                             .guidance = {o->guidance_high >= 0 ? o->guidance_high : defaults->guidance[0],
                                          o->guidance_low >= 0 ? o->guidance_low : defaults->guidance[1]}};
-  const char *sampler = o->sampler ? o->sampler : "unipc", *grid = o->grid ? o->grid : "original";
+  const char *sampler = o->sampler ? o->sampler : "unipc", *grid = o->grid ? o->grid : defaults->grid;
+  bool diffusers = grid && !strcmp(grid, "diffusers");
   if (!mk_sampler_parse(sampler, &so.sampler))
     return mk_fail(st, MK_EINPUT, "sampler '%s' is unknown; use unipc, dpm++ or euler", sampler), false;
-  if (strcmp(grid, "original") && strcmp(grid, "diffusers"))
-    return mk_fail(st, MK_EINPUT, "grid '%s' is unknown; use original or diffusers", grid), false;
-  so.grid = strcmp(grid, "original") ? MK_GRID_DIFFUSERS : MK_GRID_ORIGINAL;
+  if (grid && !diffusers && strcmp(grid, "original")) {
+    mk_fail(st, MK_EINPUT, "grid '%s' is unknown; use original or diffusers", grid);
+    if (!o->grid) mk_fail_context(st, "%s/moonkiln.json", o->model);
+    return false;
+  }
+  so.grid = diffusers ? MK_GRID_DIFFUSERS : MK_GRID_ORIGINAL;
+  double flow_shift = diffusers && r->model ? r->model->scheduler_shift : 0;
+  so.shift = o->shift > 0 ? o->shift : flow_shift > 0 ? flow_shift : defaults->shift;
   if (!mk_schedule_build(&so, &r->schedule, st)) return false;
   r->timesteps = malloc((size_t)r->schedule.steps * sizeof *r->timesteps);
   if (!r->timesteps) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
@@ -163,21 +175,18 @@ static bool build_schedule(mk_request *r, const mk_generate_options *o, const mk
 }
 
 bool mk_request_open(mk_request *r, const mk_generate_options *o, mk_status *st) {
-  *r = (mk_request){.width = o->width, .height = o->height, .frames = o->frames};
+  *r = (mk_request){0};
   mk_model_defaults defaults = {0};
   double boundary = 0;
   bool ok = check_sizes(o, st) && check_sheet(o, st);
   if (ok && !o->prompt) ok = (mk_fail(st, MK_EINPUT, "a prompt is missing"), false);
   ok = ok && (o->synthetic_seed ? open_synthetic(r, o, &defaults, &boundary, st) : open_model(r, o, &defaults, &boundary, st));
-  ok = ok && build_schedule(r, o, &defaults, boundary, st);
+  ok = ok && choose_size(r, o, &defaults, st) && build_schedule(r, o, &defaults, boundary, st);
   if (!ok) {
     mk_request_close(r);
     return false;
   }
-  r->fps = o->fps > 0 ? o->fps : defaults.fps;
-  r->latent_frames = (o->frames - 1) / 4 + 1;
-  r->latent_height = o->height / 8;
-  r->latent_width = o->width / 8;
+  r->fps = o->fps > 0 ? o->fps : (double)defaults.fps;
   return true;
 }
 

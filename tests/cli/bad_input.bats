@@ -182,6 +182,22 @@ scheduler/scheduler_config.json "flow_shift":.* "flow_shift":-1, flow_shift
 END
 }
 
+@test "defaults of a model that make no sense" {
+  model diffusers
+  while read -r content words; do
+    echo "$content" >"$here/model/moonkiln.json"
+    # shellcheck disable=SC2086 # words are apart
+    refused "$MOONKILN" generate "$here/model" --prompt cat --backend cpu --out "$out/x.mp4" -- moonkiln.json $words
+  done <<'END'
+{"size":1} size width
+{"width":100,"height":96} 100x96 16
+{"frames":16} 4n
+{"grid":"square"} square
+{"negative":5} negative string
+[] object
+END
+}
+
 @test "a tokenizer that is none" {
   model diffusers
   rm "$here/model/tokenizer/spiece.model"

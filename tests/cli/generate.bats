@@ -110,6 +110,23 @@ below() {
   below 1e-4 "$(tensors distance "$out/x.safetensors" latents $vectors s12.latents@3)"
 }
 
+@test "a model's own defaults, and a Diffusers folder's shift on Diffusers' grid" {
+  model diffusers
+  echo '{"width": 48, "height": 32, "frames": 9, "fps": 8, "grid": "diffusers", "negative": ""}' >"$here/model/moonkiln.json"
+  own() { "$MOONKILN" generate "$here/model" --prompt "a cat" --backend cpu --steps 2 "$@"; }
+  run own --out "$out/a.y4m"
+  [[ $output == *"9 frames, 48x32"* ]]
+  [[ $(head -n 1 "$out/a.y4m") == "YUV4MPEG2 W48 H32 F8:1"* ]]
+  diffusers --size 48x32 --frames 9 --fps 8 --grid diffusers --shift 3 --negative "" --out "$out/b.y4m"
+  cmp "$out/a.y4m" "$out/b.y4m"
+  diffusers --size 48x32 --frames 9 --fps 8 --grid diffusers --negative "" --out "$out/b.y4m"
+  cmp "$out/a.y4m" "$out/b.y4m"
+  diffusers --size 48x32 --frames 9 --fps 8 --out "$out/c.y4m"
+  ! cmp -s "$out/a.y4m" "$out/c.y4m" || false
+  own --grid original --negative "$(sed -n '/mk_default_negative_prompt/,/;/s/^ *"\(.*\)".*/\1/p' runtime/model/text_clean.c | tr -d '\n')" --out "$out/d.y4m"
+  cmp "$out/c.y4m" "$out/d.y4m"
+}
+
 @test "a seed gives the same bits again, another one others, both layouts the same" {
   diffusers --seed 7 --out "$out/a.y4m"
   diffusers --seed 7 --out "$out/b.y4m"

@@ -183,6 +183,20 @@ static void diffusers_model(void **state) {
   assert_string_equal(m->tokenizer, in("tokenizer/spiece.model"));
   mk_model_close(m);
 
+  put_text("moonkiln.json", "{\"width\":128,\"height\":96,\"frames\":17,\"fps\":8,\"grid\":\"diffusers\",\"negative\":\"\"}");
+  m = mk_model_open(folder, &st);
+  if (!m) fail_msg("%s", st.message);
+  const mk_model_defaults *d = &m->defaults;
+  assert_true(d->width == 128 && d->height == 96 && d->frames == 17 && d->fps == 8 && d->steps == 40);
+  assert_string_equal(d->grid, "diffusers");
+  assert_string_equal(d->negative, "");
+  mk_model_close(m);
+  put_text("moonkiln.json", "{\"width\":128,\"hight\":96}");
+  MODEL_REFUSED(folder, "moonkiln.json", "hight", "height");
+  put_text("moonkiln.json", "{\"frames\":\"17\"}");
+  MODEL_REFUSED(folder, "moonkiln.json", "frames", "integer");
+  unlink(in("moonkiln.json"));
+
   put_text("model_index.json", "{\"_class_name\":\"WanPipeline\",\"boundary_ratio\":null,\"transformer_2\":[null,null]}");
   m = mk_model_open(folder, &st);
   if (!m) fail_msg("%s", st.message);
