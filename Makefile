@@ -38,9 +38,9 @@ CLI_O := $(CLI_C:%.c=$(BUILD)/obj/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 
 help: ## this text
-	@echo "make run        install what is missing, build, generate a small video (on the CPU when there is no GPU)"
+	@echo "make run        install what is missing, build, make PROMPT's video with the small model that comes along (SEED=, OUT=)"
 	@echo "make check      install what is missing, build, run every test that needs no GPU"
-	@echo "make check-gpu  on a machine with a GPU: every generated kernel against the CPU backend"
+	@echo "make check-gpu  on a machine with a GPU: every generated kernel, and a whole clip, against the CPU backend"
 	@echo "make bundle     build/bundle.tar.xz: both programs, to carry to a machine with only CUDA"
 	@echo "make all        build build/moonkiln and build/libmoonkiln.a"
 	@echo "make bench      time a diffusion step of Wan2.2 A14B with made-up weights (GPU)"
@@ -56,11 +56,15 @@ unit: $(UNIT) $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check  # the last two need 
 
 # ---- the two commands
 PROMPT ?= a red ball rolls to the right
+SEED ?= 0
 OUT ?= $(BUILD)/video.mp4
+# Until the pocket model is trained, noise of a random one.
+POCKET := $(if $(wildcard scripts/pocket/model/model_index.json),scripts/pocket/model,$(BUILD)/tiny)
 run: setup
 	@$(MAKE) --no-print-directory all
-	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
-	$(BUILD)/moonkiln generate $(BUILD)/tiny --prompt "$(PROMPT)" --size 128x128 --frames 17 --steps 8 --out $(OUT)
+	@test -d $(POCKET) || lua5.4 scripts/tiny_checkpoint.lua $(POCKET)
+	$(BUILD)/moonkiln generate $(POCKET) --prompt "$(PROMPT)" --seed $(SEED) --size 128x128 --frames 17 --tune-budget 0 \
+	  --out $(OUT) --sheet $(basename $(OUT)).png
 
 check: setup
 	@$(MAKE) --no-print-directory all unit
@@ -68,8 +72,9 @@ check: setup
 	@tests/run.sh $(BUILD) $(ONLY)
 
 # GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --target-processes all".
-check-gpu: $(BUILD)/gpu/lt_check $(BUILD)/gpu/gpu_check
-	@bad=0; export MOONKILN_DATA=.; $(CHECKER) $(BUILD)/gpu/lt_check || bad=1; $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS) || bad=1; exit $$bad
+check-gpu: $(BUILD)/gpu/lt_check $(BUILD)/gpu/gpu_check $(BUILD)/moonkiln
+	@bad=0; export MOONKILN_DATA=.; $(CHECKER) $(BUILD)/gpu/lt_check || bad=1; $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS) || bad=1; \
+	  tests/gpu/pocket_check.sh $(BUILD)/moonkiln || bad=1; exit $$bad
 
 # LATENT: frames, height and width of the latent; 21 60 104 is 81 frames of 832x480 (32,760 tokens).
 LATENT ?= 21 60 104

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(gcc g++ make pkg-config lua5.4 liblua5.4-dev libsentencepiece-dev libjansson-dev libxxhash-dev libutf8proc-dev
   libopenblas-openmp-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev ffmpeg
-  libcmocka-dev bats shellcheck lua-check clang-format clang-tidy cppcheck)
+  python3-numpy libcmocka-dev bats shellcheck lua-check clang-format clang-tidy cppcheck)
 
 missing=()
 for p in "${packages[@]}"; do

@@ -1,6 +1,7 @@
-"""Reads the frames of a clip that moonkiln wrote: .safetensors or .y4m. NumPy only."""
+"""Reads the frames of a clip that moonkiln wrote, .safetensors or .y4m, with NumPy; and pictures, .png, through the program ffmpeg."""
 import json
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ class BadClip(Exception):
 def read(path):
     """f32 [frames, height, width, 3] in -1..1."""
     path = Path(path)
-    readers = {".safetensors": read_safetensors, ".y4m": read_y4m}
+    readers = {".safetensors": read_safetensors, ".y4m": read_y4m, ".png": read_column}
     if path.suffix not in readers:
         raise BadClip(f"{path}: its name must end in {' or '.join(readers)} (make one with moonkiln generate --out)")
     try:
@@ -62,3 +63,36 @@ def read_y4m(content):
         r, b = luma + 1.402 * red, luma + 1.772 * blue  # BT.601
         out.append(np.stack([r, (luma - 0.299 * r - 0.114 * b) / 0.587, b], -1) * 2 - 1)
     return np.stack(out)
+
+
+def ffmpeg(arguments, content):
+    """What the program writes for what it reads."""
+    try:
+        run = subprocess.run(["ffmpeg", "-v", "error", *arguments], input=content, capture_output=True)
+    except FileNotFoundError:
+        raise BadClip("the program ffmpeg is missing; pictures are read and written through it") from None
+    if run.returncode:
+        raise ValueError(run.stderr.decode(errors="replace").strip())
+    return run.stdout
+
+
+def read_column(content):
+    """A picture of square frames, one below the other."""
+    width, height = struct.unpack_from(">II", content, 16)
+    pixels = ffmpeg(["-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], content)
+    if height % width:
+        raise ValueError(f"a picture of {width}x{height} is no column of square frames")
+    return np.frombuffer(pixels, np.uint8).reshape(height // width, width, width, 3).astype(np.float32) / 127.5 - 1
+
+
+def to_bytes(frames):
+    """Frames in -1..1 as bytes, rounded."""
+    return np.rint((np.clip(frames, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def write_png(path, picture):
+    """picture: bytes [height, width, 3]."""
+    size = f"{picture.shape[1]}x{picture.shape[0]}"
+    options = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-i", "-", "-pred", "mixed", "-compression_level", "100",
+               "-f", "image2pipe", "-c:v", "png", "-"]
+    Path(path).write_bytes(ffmpeg(options, np.ascontiguousarray(picture).tobytes()))

@@ -1,13 +1,58 @@
 #!/usr/bin/env bats
-# The judge of the pocket model's clips, on clips drawn here: NumPy is all that it needs.
-# shellcheck disable=SC2154 # here, status, output: helper.bash and bats
+# The pocket model on the CPU: its clips show what their prompts say and are those of Diffusers' pipeline. And their judge, on clips
+# drawn here.
+# shellcheck disable=SC2016,SC2030,SC2031,SC2154 # here, status, output: helper.bash and bats
+
+MODEL=${POCKET_MODEL:-scripts/pocket/model}
 
 setup() {
   load helper
   common
-  PYTHON=${PYTHON:-python3}
-  "$PYTHON" -c 'import numpy' || skip "no NumPy"
+  local python
+  for python in ${PYTHON:-python3 /usr/bin/python3}; do
+    if "$python" -c 'import numpy' 2>/dev/null; then PYTHON=$python && break; fi
+  done
+  "${PYTHON:=python3}" -c 'import numpy' # scripts/setup.sh installs it
   export PYTHONDONTWRITEBYTECODE=1
+}
+
+trained() { [[ -e $MODEL/model_index.json ]] || skip "there is no trained model yet"; }
+
+# The five prompts that the README offers.
+prompts() { sed -n 's/^- `\(an\? .*\)`$/\1/p' README.md; }
+
+# clip FILE PROMPT [OPTION]...: with the model's own settings. A few steps are enough for a test.
+clip() { "$MOONKILN" generate "$MODEL" --prompt "$2" --backend cpu --steps 20 --out "$1" "${@:3}"; }
+
+@test "the checkpoint is small" {
+  trained
+  local bytes
+  bytes=$(find "$MODEL" -type f -printf '%s\n' | awk '{ n += $1 } END { print n }')
+  echo "$bytes bytes"
+  ((bytes <= 16000000))
+}
+
+@test "clips of the README's prompts are right, and wrong by each other's" {
+  trained
+  local all i
+  mapfile -t all < <(prompts)
+  [ "${#all[@]}" = 5 ]
+  for i in "${!all[@]}"; do
+    clip "$here/$i.safetensors" "${all[i]}"
+    printf '%s\t%s\n' "$here/$i.safetensors" "${all[i]}" >>"$here/right"
+    printf '%s\t%s\n' "$here/$i.safetensors" "${all[(i + 1) % 5]}" >>"$here/wrong"
+  done
+  judge --list "$here/right" --share 0.8
+  [ "$status" = 0 ]
+  judge --list "$here/wrong" --share 0.01
+  [ "$status" = 1 ]
+}
+
+@test "Diffusers' pipeline makes the same clip" {
+  trained
+  clip "$here/a.safetensors" "a red ball rolls to the right"
+  judge "$here/a.safetensors" --reference tests/vectors/pocket.png --psnr 50
+  [ "$status" = 0 ]
 }
 
 # ball FILE R,G,B STEP: a ball of that colour on grey that moves STEP pixels to the right each frame, in 17 frames of 128x128.
@@ -45,6 +90,30 @@ judge() { run "$PYTHON" scripts/pocket/judge "$@"; echo "$output"; }
   [ "$status" = 0 ]
   judge "$here/a.safetensors" --reference "$here/b.safetensors"
   [ "$status" = 1 ]
+}
+
+@test "a picture of the frames can be compared with" {
+  ball "$here/a.safetensors" 220,35,35 4
+  "$PYTHON" - "$here/a.safetensors" "$here/a.png" <<'PY'
+import sys
+sys.path.insert(0, "scripts/pocket")
+import frames
+clip = frames.to_bytes(frames.read(sys.argv[1]))
+frames.write_png(sys.argv[2], clip.reshape(-1, *clip.shape[2:]))
+frames.write_png(sys.argv[2] + ".wide.png", clip[0][:100])
+PY
+  judge "$here/a.safetensors" --reference "$here/a.png" --psnr 50
+  [ "$status" = 0 ]
+  ball "$here/b.safetensors" 220,35,35 3
+  judge "$here/b.safetensors" --reference "$here/a.png"
+  [ "$status" = 1 ]
+  judge "$here/a.safetensors" --reference "$here/a.png.wide.png"
+  [ "$status" = 2 ]
+  [[ $output == *wide.png*"128x100"* ]]
+  head -c 300 "$here/a.png" >"$here/short.png"
+  judge "$here/a.safetensors" --reference "$here/short.png"
+  [ "$status" = 2 ]
+  [[ $output == *short.png* ]]
 }
 
 @test "wrong input is named" {
