@@ -3,7 +3,8 @@
 --
 -- Shapes are small and ragged; what is built leans to what fusion is made for: norms with modulation, gates with residuals, joined
 -- projections, slices into attention, convolutions between norms. Magnitudes are followed roughly, so that no value overflows and no
--- function is asked where it is steep.
+-- function is asked where it is steep. Nor is a mean taken away from what may be the same all along a row: what is left is rounding
+-- alone, and a norm behind it makes that as large as anything.
 local M = {}
 
 local LENGTHS = { 1, 2, 7, 8, 15, 33, 64, 100 }
@@ -53,11 +54,27 @@ local function same(a, b)
   return true
 end
 
+-- Whether one of the values has others along every row of a result of this shape; one that has a value a row gives them all the same.
+local function has_varied(needs, shape)
+  for _, n in ipairs(needs) do
+    local spread = n.shape[#n.shape] == 1 and count(n.shape) < count(shape)
+    if not n.repeats and not spread then return true end
+  end
+  return false
+end
+
+-- v, whose rows may be one value over and over, here or after some movement.
+local function repeating(v)
+  v.repeats = true
+  return v
+end
+
 -- A new line "local vN = text", where $1, $2, ... stand for the values of needs. magnitude: about the largest that occurs.
 function G:value(text, needs, shape, dtype, magnitude)
   local v = { at = #self.lines + 1, shape = shape, dtype = dtype, magnitude = magnitude, arithmetic = #needs > 0 and dtype == "f32" }
   v.name = "v" .. v.at
   v.needs = needs
+  v.repeats = #needs > 0 and not has_varied(needs, shape)
   for _, n in ipairs(needs) do n.used = true end
   v.text = text:gsub("%$(%d)", function(i) return needs[tonumber(i)].name end)
   self.lines[v.at] = v
@@ -88,7 +105,7 @@ function G:state(shape, dtype)
   local v = self:value(('state{name = "%s", shape = %s, dtype = "%s"}'):format(name_of(self, "s"), list(shape), dtype), {}, shape,
     dtype, 8)
   self.states[#self.states + 1] = v
-  return v
+  return repeating(v) -- zeros at first
 end
 
 function G:f32(text, needs, shape, magnitude) return self:value(text, needs, shape, "f32", magnitude) end
@@ -187,7 +204,7 @@ end
 function G:norm(v)
   local kind, c = self.random(4), v.shape[#v.shape]
   local n
-  if kind == 1 then
+  if kind == 1 and not v.repeats then
     local m = self:f32("$1 - $1:mean()", { v }, v.shape, v.magnitude)
     n = self:f32("$1 * (($1 * $1):mean() + 1e-6):rsqrt()", { m }, v.shape, 6)
   elseif kind == 2 then
@@ -343,7 +360,8 @@ end
 
 function G:upsample(v)
   v = v or self:pixels()
-  return self:value("$1:upsample()", { v }, { v.shape[1], 2 * v.shape[2], 2 * v.shape[3], v.shape[4] }, v.dtype, v.magnitude)
+  return repeating(self:value("$1:upsample()", { v }, { v.shape[1], 2 * v.shape[2], 2 * v.shape[3], v.shape[4] }, v.dtype,
+    v.magnitude))
 end
 
 -- ---- movement
@@ -383,12 +401,12 @@ function G:expand(v)
     if d == 1 and count(shape) < MOST // 8 and self:chance(70) then shape[i], any = 1 + self.random(7), true end
   end
   if not any then return self:slice(v) end
-  return self:value(("$1:expand%s"):format(list(shape)), { v }, shape, v.dtype, v.magnitude)
+  return repeating(self:value(("$1:expand%s"):format(list(shape)), { v }, shape, v.dtype, v.magnitude))
 end
 
 function G:concat(v)
   local axis, n = self.random(#v.shape), 1 + self.random(3)
-  local shape, needs, texts, most = { table.unpack(v.shape) }, {}, {}, 0
+  local shape, needs, texts, most, met, twice = { table.unpack(v.shape) }, {}, {}, 0, {}, false
   shape[axis] = 0
   for i = 1, n do
     local o = i > 1 and self:pick(function(o)
@@ -399,8 +417,11 @@ function G:concat(v)
       return true
     end) or v
     shape[axis], needs[i], texts[i], most = shape[axis] + o.shape[axis], o, "$" .. i, math.max(most, o.magnitude)
+    twice = twice or met[o]
+    met[o] = true
   end
-  return self:value(("concat({%s}, %d)"):format(table.concat(texts, ", "), axis), needs, shape, v.dtype, most)
+  v = self:value(("concat({%s}, %d)"):format(table.concat(texts, ", "), axis), needs, shape, v.dtype, most)
+  return twice and repeating(v) or v
 end
 
 -- Neighbouring parts, joined again in some order.
@@ -432,7 +453,8 @@ function G:gather()
   local ids = self:ids(self:chance(60) and { self.length } or { 2, 5 }, 0, t.shape[1])
   local shape = { table.unpack(ids.shape) }
   for i = 2, #t.shape do shape[#shape + 1] = t.shape[i] end
-  return self:value("gather($1, $2)", { t, ids }, shape, t.dtype, t.magnitude)
+  local v = self:value("gather($1, $2)", { t, ids }, shape, t.dtype, t.magnitude)
+  return t.shape[2] and t.shape[2] > 1 and v or repeating(v) -- of few rows each comes often
 end
 
 function G:remembered(v)
@@ -487,6 +509,17 @@ local function mark(v, live)
   if v.next then mark(v.next, live) end
 end
 
+-- What a noisy script begins with: x with every column off by some millionths, as rounding does it.
+local OFF = [[
+local function off(x, seed)
+  local shape, by = x.shape, {}
+  for i = 1, shape[#shape] do
+    seed = (seed * 1103515245 + 12345) % 2147483648
+    by[i] = 1 + (seed // 65536 % 9 - 4) * 1e-6
+  end
+  return x * const(by, { #by })
+end]]
+
 -- options: seed; only: number of a line, the one output, with nothing that it does not need; noise: a number that decides by how many
 -- millionths every computed value is off; bound: written in the line "-- case".
 -- Returns the script, and how many lines an `only` can name.
@@ -507,12 +540,11 @@ function M.script(options)
     if live[v.at] and v.range then out[#out + 1] = v.range end
   end
   local noise = splitmix(options.noise or 1)
+  if options.noise then out[#out + 1] = OFF end
   for _, v in ipairs(g.lines) do
     if live[v.at] then out[#out + 1] = ("local %s = %s"):format(v.name, v.text) end
-    local off = noise(9) - 5
-    if options.noise and live[v.at] and v.arithmetic then
-      out[#out + 1] = ("%s = %s * %.9f"):format(v.name, v.name, 1 + off * 1e-6)
-    end
+    local seed = noise(1 << 30)
+    if options.noise and live[v.at] and v.arithmetic then out[#out + 1] = ("%s = off(%s, %d)"):format(v.name, v.name, seed) end
   end
   local entry = splitmix(options.seed + 1)
   local function add(text)
