@@ -11,9 +11,10 @@
  *   -- templates FOLDER            further templates, in a folder beside the graph
  *
  * A case runs with the plan's own choices (three times over, so that graph replay is met, then once more after parking), then
- * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. A file's
- * cases run in a child process: a kernel that faults or hangs costs the rest of its case only. TAP on standard output, closed by
- * a table of the worst error of each kind of candidate. --fast: the plan's own choices only. --tune: the
+ * again for each further candidate of each group. Memory is filled with NaN before, so what is not written is seen. The cases
+ * run in a child process: a kernel that faults or hangs costs the rest of its case only, and the next one goes on in another
+ * child. All files' kernels are compiled before the first is run, so that the compile workers are never idle. TAP on standard
+ * output, closed by a table of the worst error of each kind of candidate. --fast: the plan's own choices only. --tune: the
  * plan is tuned first, which must find nothing wrong; no record is kept. */
 #include <dirent.h>
 #include <float.h>
@@ -32,6 +33,7 @@
 #include "runtime/base/file.h"
 #include "runtime/cpu/session.h"
 #include "runtime/gpu/executor.h"
+#include "runtime/gpu/kernels.h"
 #include "runtime/gpu/tune.h"
 #include "runtime/gpu/worker.h"
 
@@ -53,6 +55,11 @@ typedef struct recipe { /* from a file's comments */
   char templates[128];
 } recipe;
 
+typedef struct graph_file {
+  const char *path;
+  recipe recipe;
+} graph_file;
+
 typedef struct summary { /* worst error among candidates of one kind and label */
   char kind[32], label[128];
   double error, share; /* share: of the bound */
@@ -61,9 +68,9 @@ typedef struct summary { /* worst error among candidates of one kind and label *
 
 typedef struct results { /* shared between the processes */
   int tests, failures;
-  bool no_gpu;
-  int next_case;     /* of the file at hand: where a new child goes on */
-  char current[512]; /* what is being tried, for when the child dies of it */
+  bool no_gpu, compiled;
+  int next_file, next_case; /* where a new child goes on */
+  char current[512];        /* what is being tried, for when the child dies of it */
   int nsummaries;
   summary summaries[MAX_SUMMARIES];
 } results;
@@ -74,6 +81,9 @@ typedef struct checker {
   const char *filter;
   bool fast, tune;
   int timeout; /* seconds for one candidate */
+  mk_arena arena;
+  graph_file *files;
+  int nfiles, files_cap;
   results *all;
 } checker;
 
@@ -90,7 +100,8 @@ typedef struct values { /* the outputs of a run: each entry's after it ran, one 
 typedef struct test_case { /* one graph with its inputs and what the CPU makes of them */
   checker *c;
   const recipe *r;
-  const char *name;
+  const char *path, *params;
+  char name[256];
   double bound;
   mk_arena arena;
   mk_graph *graph;
@@ -366,16 +377,6 @@ static void check_candidate(test_case *t, int group, int candidate) {
   free_values(&got);
 }
 
-/* All kernels at once, so that compiling uses every core; the sessions then find them in the cache. */
-static bool compile_all(test_case *t, mk_status *st) {
-  bool *wanted = MK_NEW_ARRAY(&t->arena, bool, t->plan->nkernels);
-  mk_gpu_kernel *kernels = MK_NEW_ARRAY(&t->arena, mk_gpu_kernel, t->plan->nkernels);
-  for (int i = 0; i < t->plan->nkernels; i++) wanted[i] = true;
-  bool ok = mk_gpu_kernels_load(t->c->device, t->plan->kernels, t->plan->nkernels, wanted, kernels, &t->arena, NULL, NULL, st);
-  mk_gpu_kernels_free(t->c->device, kernels, t->plan->nkernels);
-  return ok;
-}
-
 /* What casts lose is lost in another place by some candidates. */
 static void check_candidates(test_case *t, int group) {
   const mk_group *g = &t->plan->groups[group];
@@ -388,20 +389,26 @@ static void check_candidates(test_case *t, int group) {
   t->bound = bound;
 }
 
-static bool prepare(test_case *t, const char *path, const char *params, mk_status *st) {
+static bool make_plan(test_case *t, mk_status *st) {
   const mk_gpu_device *d = t->c->device;
-  uint64_t seed = 12345;
-  t->graph = mk_graph_from_script(&(mk_script_options){.path = path, .params_json = params}, st);
+  t->graph = mk_graph_from_script(&(mk_script_options){.path = t->path, .params_json = t->params}, st);
   if (!t->graph || !mk_optimize(t->graph, st)) return false;
-  for (int i = 0; i < t->graph->count; i++)
-    if (t->graph->nodes[i].op == MK_OP_INPUT) make_tensor(t, &t->graph->nodes[i], &seed);
   mk_plan_options options = {
       .arch = d->arch, .smem_limit = d->smem_limit, .sms = d->sms, .templates = t->c->templates, .cublaslt = d->lt != NULL};
-  const char *name = strrchr(path, '/');
+  const char *name = strrchr(t->path, '/');
   if (t->r->templates[0])
-    options.trial.templates = mk_printf(&t->arena, "%.*s/%s", name ? (int)(name - path) : 1, name ? path : ".", t->r->templates);
+    options.trial.templates =
+        mk_printf(&t->arena, "%.*s/%s", name ? (int)(name - t->path) : 1, name ? t->path : ".", t->r->templates);
   t->plan = mk_plan_build(t->graph, &options, st);
-  return t->plan && expect(t, st) && compile_all(t, st);
+  return t->plan != NULL;
+}
+
+static bool prepare(test_case *t, mk_status *st) {
+  uint64_t seed = 12345;
+  if (!make_plan(t, st)) return false;
+  for (int i = 0; i < t->graph->count; i++)
+    if (t->graph->nodes[i].op == MK_OP_INPUT) make_tensor(t, &t->graph->nodes[i], &seed);
+  return expect(t, st);
 }
 
 /* Every candidate on random values against the group's reference, as the tuner does it; the plan then has the tuner's choices. */
@@ -421,29 +428,85 @@ static void check_tuning(test_case *t) {
   report(t, &what, !mk_failed(&st), (difference){0}, &st);
 }
 
-static void run_case(checker *c, const char *path, const recipe *r, int index) {
-  char name[256];
-  const char *slash = strrchr(path, '/');
-  snprintf(name, sizeof name, "%s %s", slash ? slash + 1 : path, r->params[index]);
-  if (c->filter && !strstr(name, c->filter)) return;
+static test_case open_case(checker *c, int file, int index) {
+  const recipe *r = &c->files[file].recipe;
+  test_case t = {.c = c, .r = r, .path = c->files[file].path, .params = r->params[index], .bound = r->bounds[index]};
+  const char *slash = strrchr(t.path, '/');
+  snprintf(t.name, sizeof t.name, "%s %s", slash ? slash + 1 : t.path, t.params);
+  return t;
+}
+
+static bool asked_for(const test_case *t) { return !t->c->filter || strstr(t->name, t->c->filter); }
+
+static void close_case(test_case *t) {
+  free_values(&t->expected);
+  mk_plan_free(t->plan);
+  mk_graph_free(t->graph);
+  mk_arena_free(&t->arena);
+}
+
+static void run_case(test_case *t) {
   mk_status st = {0};
-  test_case t = {.c = c, .r = r, .name = name, .bound = r->bounds[index]};
-  snprintf(c->all->current, sizeof c->all->current, "%s: CPU backend, compiling", name);
+  snprintf(t->c->all->current, sizeof t->c->all->current, "%s: CPU backend", t->name);
   alarm(PREPARE_SECONDS);
-  if (prepare(&t, path, r->params[index], &st)) {
-    if (c->tune) check_tuning(&t);
-    check_choices(&t);
-    for (int g = 0; !c->fast && g < t.plan->ngroups; g++) check_candidates(&t, g);
+  if (prepare(t, &st)) {
+    if (t->c->tune) check_tuning(t);
+    check_choices(t);
+    for (int g = 0; !t->c->fast && g < t->plan->ngroups; g++) check_candidates(t, g);
   } else {
-    tap(c, false, name);
+    tap(t->c, false, t->name);
     diagnose(&st);
   }
   alarm(0);
-  free_values(&t.expected);
-  mk_plan_free(t.plan);
-  mk_graph_free(t.graph);
-  mk_arena_free(&t.arena);
 }
+
+/* ---- compiling */
+
+typedef struct kernel_list {
+  mk_arena arena;
+  mk_kernel *items;
+  int count, cap;
+} kernel_list;
+
+static void add_kernel(kernel_list *l, const mk_kernel *k) {
+  for (int i = 0; i < l->count; i++)
+    if (!strcmp(l->items[i].name, k->name)) return; /* names tell sources apart */
+  mk_kernel copy = *k;
+  copy.name = mk_strdup(&l->arena, k->name);
+  copy.source = mk_strdup(&l->arena, k->source);
+  MK_PUSH(&l->arena, l->items, l->count, l->cap, copy);
+}
+
+static void add_kernels(const test_case *t, kernel_list *l) {
+  for (int g = 0; g < t->plan->ngroups; g++)
+    for (int c = 0; c < t->plan->groups[g].ncandidates; c++) {
+      const mk_candidate *candidate = &t->plan->groups[g].candidates[c];
+      for (int i = 0; i < candidate->nlaunches && (!t->c->fast || c == t->plan->groups[g].chosen); i++)
+        if (candidate->launches[i].kind == MK_LAUNCH_KERNEL) add_kernel(l, &t->plan->kernels[candidate->launches[i].kernel]);
+    }
+}
+
+/* What goes wrong here is said when the kernel is used. */
+static void compile_all(checker *c) {
+  kernel_list list = {0};
+  mk_prepared done = {0};
+  mk_prepare_options options = {.arch = c->device->arch, .max_major = c->device->cu->version / 1000};
+  c->all->compiled = true;
+  snprintf(c->all->current, sizeof c->all->current, "compiling all kernels");
+  alarm(PREPARE_SECONDS);
+  for (int f = 0; f < c->nfiles; f++)
+    for (int i = 0; i < c->files[f].recipe.ncases; i++) {
+      test_case t = open_case(c, f, i);
+      if (asked_for(&t) && make_plan(&t, &(mk_status){0})) add_kernels(&t, &list);
+      close_case(&t);
+    }
+  if (mk_kernels_prepare(list.items, list.count, &options, &c->device->cache, &done, &(mk_status){0}))
+    printf("# %d kernels: %d from the cache, %d compiled\n", list.count, done.hits, done.compiled);
+  mk_prepared_free(&done);
+  mk_arena_free(&list.arena);
+}
+
+/* ---- files */
 
 /* Cuts the text into lines; the recipe points into it. */
 static void read_recipe(char *text, recipe *r) {
@@ -466,68 +529,80 @@ static void read_recipe(char *text, recipe *r) {
   if (!r->nentries) strcpy(r->entries[r->nentries++], "step");
 }
 
-/* The child: opens the device and runs the file's cases from next_case on. */
-static int run_cases(checker *c, const char *path, const recipe *r) {
+/* The child: opens the device and runs the cases from the next one on. */
+static int run_cases(checker *c) {
+  results *all = c->all;
   mk_status st = {0};
-  snprintf(c->all->current, sizeof c->all->current, "%s: opening the GPU", path);
+  snprintf(all->current, sizeof all->current, "opening the GPU");
   c->device = mk_gpu_device_open(0, &st);
   if (!c->device) {
     printf("Bail out! %s\n", st.message);
-    c->all->no_gpu = true;
+    all->no_gpu = true;
     return 0;
   }
-  while (c->all->next_case < r->ncases) run_case(c, path, r, c->all->next_case++);
+  if (!all->compiled) compile_all(c);
+  for (; all->next_file < c->nfiles; all->next_file++, all->next_case = 0)
+    while (all->next_case < c->files[all->next_file].recipe.ncases) {
+      test_case t = open_case(c, all->next_file, all->next_case++);
+      if (asked_for(&t)) run_case(&t);
+      close_case(&t);
+    }
   mk_gpu_device_close(c->device);
   return 0;
 }
 
-static void run_file(checker *c, const char *path) {
+static const char *end_of(int status) {
+  if (WIFEXITED(status)) return "it ended";
+  return WTERMSIG(status) == SIGALRM ? "it hung" : strsignal(WTERMSIG(status));
+}
+
+static void run_files(checker *c) {
+  for (int status = -1, before = -1, now; status; before = now) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) exit(run_cases(c));
+    if (child < 0 || waitpid(child, &status, 0) != child) status = 1;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == DEVICE_LOST) {
+      printf("#   the GPU was lost, the rest of the case is skipped\n");
+    } else if (status) {
+      tap(c, false, c->all->current);
+      printf("#   %s; the rest of the case is skipped\n", end_of(status));
+    }
+    now = c->all->next_file * MAX_CASES + c->all->next_case + c->all->compiled;
+    if (now == before) break;
+  }
+}
+
+static void add_file(checker *c, const char *path) {
   mk_status st = {0};
   size_t bytes;
+  graph_file file = {.path = mk_strdup(&c->arena, path)};
   char *text = mk_file_read(path, &bytes, &st);
-  recipe r = {0};
   if (text) {
-    read_recipe(text, &r);
+    read_recipe(mk_strdup(&c->arena, text), &file.recipe);
+    MK_PUSH(&c->arena, c->files, c->nfiles, c->files_cap, file);
   } else {
     tap(c, false, path);
     diagnose(&st);
-  }
-  c->all->next_case = 0;
-  while (c->all->next_case < r.ncases && !c->all->no_gpu) {
-    fflush(stdout);
-    pid_t child = fork();
-    if (!child) exit(run_cases(c, path, &r));
-    int status = -1;
-    if (child < 0 || waitpid(child, &status, 0) != child) break;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == DEVICE_LOST)
-      printf("#   the GPU was lost, the rest of the case is skipped\n");
-    if (WIFSIGNALED(status)) {
-      tap(c, false, c->all->current);
-      printf("#   %s; the rest of the case is skipped\n", WTERMSIG(status) == SIGALRM ? "it hung" : strsignal(WTERMSIG(status)));
-    } else if (WEXITSTATUS(status) != DEVICE_LOST) {
-      break;
-    }
   }
   free(text);
 }
 
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static void run_folder(checker *c, const char *folder) {
-  mk_arena arena = {0};
+static void add_folder(checker *c, const char *folder) {
   char **paths = NULL;
   int count = 0, cap = 0;
   DIR *dir = opendir(folder);
   for (struct dirent *e; dir && (e = readdir(dir));) {
     size_t n = strlen(e->d_name);
     if (n > 4 && !strcmp(e->d_name + n - 4, ".lua"))
-      MK_PUSH(&arena, paths, count, cap, mk_printf(&arena, "%s/%s", folder, e->d_name));
+      MK_PUSH(&c->arena, paths, count, cap, mk_printf(&c->arena, "%s/%s", folder, e->d_name));
   }
   if (dir) closedir(dir);
   if (count) qsort(paths, (size_t)count, sizeof *paths, by_text);
-  for (int i = 0; i < count; i++) run_file(c, paths[i]);
+  for (int i = 0; i < count; i++) add_file(c, paths[i]);
   if (!count) tap(c, false, "there are graphs in the folder");
-  mk_arena_free(&arena);
 }
 
 static void print_summary(const results *all) {
@@ -561,12 +636,14 @@ int main(int argc, char **argv) {
     } else if (!strcmp(argv[i], "--timeout") && i + 1 < argc) {
       c.timeout = atoi(argv[++i]);
     } else {
-      run_file(&c, argv[i]);
+      add_file(&c, argv[i]);
       files++;
     }
   }
-  if (!files) run_folder(&c, "tests/gpu/graphs");
-  if (!files) run_folder(&c, "scripts/experiments");
+  if (!files) add_folder(&c, "tests/gpu/graphs");
+  if (!files) add_folder(&c, "scripts/experiments");
+  run_files(&c);
   print_summary(c.all);
+  mk_arena_free(&c.arena);
   return c.all->failures || !c.all->tests ? 1 : 0;
 }
