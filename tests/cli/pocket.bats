@@ -3,6 +3,11 @@
 # drawn here.
 # shellcheck disable=SC2016,SC2030,SC2031,SC2154 # here, status, output: helper.bash and bats
 
+setup_file() {
+  load helper
+  make_models
+}
+
 MODEL=${POCKET_MODEL:-scripts/pocket/model}
 
 setup() {
@@ -114,6 +119,32 @@ PY
   judge "$here/a.safetensors" --reference "$here/short.png"
   [ "$status" = 2 ]
   [[ $output == *short.png* ]]
+}
+
+# A random model of the pocket's size of clips: noise.
+noise() {
+  model diffusers
+  echo '{"width": 128, "height": 64, "frames": 5}' >"$here/model/moonkiln.json"
+}
+
+@test "noise fails the exam" {
+  noise
+  run "$PYTHON" scripts/pocket/exam.py --program "$MOONKILN" --model "$here/model" --count 2 --swapped 1 --list -- --steps 2 --backend cpu
+  echo "$output"
+  [ "$status" = 1 ]
+  [[ $output == *"unseen prompts, 2 clips: right 0 %"*"other prompts, 2 clips: right 0 %"*"experts swapped, 1 clips: right 0 %"* ]]
+  [ "$(grep -c '^wrong, seed' <<<"$output")" = 2 ]
+  run "$PYTHON" scripts/pocket/exam.py --program "$MOONKILN" --model "$here/none"
+  [ "$status" = 2 ]
+}
+
+@test "a strip has a row for each prompt" {
+  noise
+  "$PYTHON" scripts/pocket/strip.py "$out/strip.png" "a red ball rises" "a blue star spins" --program "$MOONKILN" --model "$here/model" --columns 3
+  [ "$(ffprobe -v error -show_entries stream=width,height -of csv=p=0 "$out/strip.png")" = "390,131" ]
+  run "$PYTHON" scripts/pocket/strip.py "$here/none/strip.png" "a red ball rises" --program "$MOONKILN" --model "$here/model"
+  [ "$status" = 1 ]
+  [[ $output == *none/strip.png* ]]
 }
 
 @test "wrong input is named" {
