@@ -81,6 +81,18 @@ PY
   refused diffusers --out "$here/target.mp4" --sheet "$here/link.png" -- "different names"
 }
 
+@test "without FFmpeg's libraries: y4m in place of mp4, and no contact sheet" {
+  local version
+  for version in {50..70}; do echo "no library" >"$here/libavutil.so.$version"; done
+  export LD_LIBRARY_PATH=$here
+  run diffusers
+  [ "$status" -eq 0 ]
+  [[ $output == *"no .mp4 can be written"*libavutil.so*"writing $out/x.y4m instead"* ]]
+  alone "$out/x.y4m"
+  rm "$out/x.y4m"
+  refused diffusers --out "$out/x.y4m" --sheet "$out/x.png" -- "cannot write $out/x.png" libavutil.so "install FFmpeg's libraries"
+}
+
 @test "a link stays a link, and an older file is replaced" {
   echo old >"$here/target.y4m"
   ln -s "$here/target.y4m" "$out/x.y4m"
