@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "codegen/planner.h"
+#include "runtime/base/log.h"
 
 mk_target mk_target_of(const mk_plan_options *o) {
   static const struct {
@@ -155,10 +156,14 @@ mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_sta
   mk_arena temp = {0};
   mk_planner p;
   if (open_planner(&p, g, options, &temp, plan, st)) {
+    mk_timeline("%s: templates and flow", plan->name);
     draft_programs(&p);
+    mk_timeline("%s: groups", plan->name);
     if (!mk_failed(st)) mk_place_fixed(&p);
     for (int i = 0; i < p.ndrafts && !mk_failed(st); i++) mk_place_scratch(&p, &p.drafts[i]);
+    mk_timeline("%s: places", plan->name);
     if (!mk_failed(st)) add_programs(&p);
+    mk_timeline("%s: candidates", plan->name);
     if (!mk_failed(st) && options->trial.edited) mk_take_edited(&p);
   }
   mk_sidecars_close(p.sidecars);

@@ -137,6 +137,7 @@ void mk_env_read(mk_env *env) {
   env->worker_count = env->cores < MAX_WORKERS ? env->cores : MAX_WORKERS;
   env->thread_count = env->cores;
   if (env->log) mk_log_parse(env->log, &env->log_level);
+  env->timeline_on = env->timeline && !strcmp(env->timeline, "on");
   if (env->workers) parse_count(env->workers, MAX_COUNT, &env->worker_count);
   if (env->threads) parse_count(env->threads, MAX_COUNT, &env->thread_count);
   if (env->compile_timeout) parse_count(env->compile_timeout, 1 << 20, &env->compile_seconds);
@@ -172,6 +173,8 @@ bool mk_env_check(mk_status *st) {
   int n;
   if (env.log && !mk_log_parse(env.log, &level))
     mk_fail(st, MK_EINPUT, "MOONKILN_LOG is \"%s\"; it takes error, warning, info or debug", env.log);
+  if (env.timeline && strcmp(env.timeline, "on") && strcmp(env.timeline, "off"))
+    mk_fail(st, MK_EINPUT, "MOONKILN_TIMELINE is \"%s\"; it takes on or off", env.timeline);
   if (env.workers && !parse_count(env.workers, MAX_COUNT, &n))
     mk_fail(st, MK_EINPUT, "MOONKILN_WORKERS is \"%s\"; it takes a number from 1 to %d", env.workers, MAX_COUNT);
   if (env.threads && !parse_count(env.threads, MAX_COUNT, &n))

@@ -17,6 +17,7 @@ typedef struct mk_env {
   int64_t cache_bytes;       /* limit of the cache; INT64_MAX: none */
   char data_dir[PATH_MAX];   /* resolved; "" when scripts/ and templates/ were not found */
   mk_log_level log_level;
+  bool timeline_on;
   int cores;        /* this process may use */
   int worker_count; /* at least 1 */
   int thread_count; /* at least 1 */

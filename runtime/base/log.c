@@ -36,17 +36,31 @@ double mk_log_age(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec - (double)start / (double)sysconf(_SC_CLK_TCK);
 }
 
-void mk_log(mk_log_level level, const char *format, ...) {
-  if (!mk_log_on(level)) return;
+static void say(const char *label, const char *format, va_list args) {
   char line[4096];
   /* A progress bar may be standing on the line: clear it first. */
-  int n = snprintf(line, sizeof line, "%smoonkiln: %s: ", isatty(STDERR_FILENO) ? "\r\033[K" : "", names[level]);
-  va_list args;
-  va_start(args, format);
+  int n = snprintf(line, sizeof line, "%smoonkiln: %s: ", isatty(STDERR_FILENO) ? "\r\033[K" : "", label);
   int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, format, args);
-  va_end(args);
   if (m < 0) return;
   n = (int)strnlen(line, sizeof line - 2);
   line[n++] = '\n';
   fwrite(line, 1, (size_t)n, stderr);
+}
+
+void mk_log(mk_log_level level, const char *format, ...) {
+  if (!mk_log_on(level)) return;
+  va_list args;
+  va_start(args, format);
+  say(names[level], format, args);
+  va_end(args);
+}
+
+void mk_timeline(const char *format, ...) {
+  if (!mk_env_get()->timeline_on) return;
+  char label[32];
+  snprintf(label, sizeof label, "%7.1f ms", 1e3 * mk_log_age());
+  va_list args;
+  va_start(args, format);
+  say(label, format, args);
+  va_end(args);
 }

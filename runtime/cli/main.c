@@ -51,6 +51,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   mk_status st = {0};
+  mk_timeline("main");
   if (!mk_env_check(&st)) return mk_exit_code(&st);
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (!strcmp(argv[1], commands[i].name)) return commands[i].run(argc - 1, argv + 1);

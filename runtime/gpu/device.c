@@ -17,6 +17,11 @@ bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuC
 
 bool mk_gpu_wait(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuStreamSynchronize(d->stream)); }
 
+void mk_gpu_launched(mk_gpu_device *d) {
+  if (!d->launched) mk_timeline("first kernel launched");
+  d->launched = true;
+}
+
 static bool attribute(mk_gpu_device *d, CUdevice_attribute which, int *out, mk_status *st) {
   return MK_CU(d->cu, st, cuDeviceGetAttribute(out, which, d->device));
 }
@@ -36,6 +41,7 @@ static bool identify(mk_gpu_device *d, mk_status *st) {
   if (!attribute(d, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor, st)) return false;
   if (!attribute(d, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &d->sms, st)) return false;
   if (!attribute(d, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &d->smem_limit, st)) return false;
+  mk_timeline("GPU identified");
   d->arch = 10 * major + minor;
   d->total_bytes = (int64_t)total;
   if (d->arch < MIN_ARCH) {
@@ -58,6 +64,7 @@ typedef struct lt_loading {
 static void *load_matmuls(void *user) {
   lt_loading *l = user;
   l->found = mk_cublaslt_open(l->lt, l->max_major, l->missing);
+  mk_timeline("cuBLASLt loaded");
   return NULL;
 }
 
@@ -82,6 +89,7 @@ static bool end_matmuls(mk_gpu_device *d, lt_loading *l, bool context, mk_status
     return context;
   }
   d->lt = l->lt;
+  mk_timeline("cuBLASLt handle");
   return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
 }
 
@@ -90,6 +98,7 @@ static bool open_context(mk_gpu_device *d, mk_status *st) {
     mk_fail_context(st, "GPU %d (%s)", d->ordinal, d->name);
     return false;
   }
+  mk_timeline("context");
   return mk_gpu_enter(d, st) && MK_CU(d->cu, st, cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING)) &&
          MK_CU(d->cu, st, cuStreamCreate(&d->copy_stream, CU_STREAM_NON_BLOCKING)) &&
          MK_CU(d->cu, st, cuEventCreate(&d->order, CU_EVENT_DISABLE_TIMING)) && mk_gpu_slots_make(d, st);
@@ -109,8 +118,10 @@ mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
   mk_cache_open(&d->cache, NULL);
   lt_loading loading;
   if (mk_driver_open(driver, st) && identify(d, st) && begin_matmuls(d, &loading, st) &&
-      end_matmuls(d, &loading, open_context(d, st), st))
+      end_matmuls(d, &loading, open_context(d, st), st)) {
+    mk_timeline("GPU ready");
     return d;
+  }
   mk_gpu_device_close(d);
   return NULL;
 }

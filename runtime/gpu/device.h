@@ -40,6 +40,7 @@ typedef struct mk_gpu_device {
   mk_gpu_block lt_workspace;
   struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
   int nlt_choices, lt_choices_cap;
+  bool launched;        /* a kernel, ever */
   mk_arena arena;       /* owns lt_choices */
   mk_cache cache;       /* of compiled kernels */
   mk_status lt_missing; /* why there is no matmul library */
@@ -52,6 +53,8 @@ void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is f
 
 /* Makes the device's context this thread's current one. */
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);
+/* After a launch of a kernel: the first one ends the start, for the timeline. */
+void mk_gpu_launched(mk_gpu_device *d);
 bool mk_gpu_wait(mk_gpu_device *d, mk_status *st); /* until the stream is empty */
 
 #endif

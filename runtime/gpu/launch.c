@@ -147,7 +147,9 @@ static bool run_kernel(mk_gpu_device *d, const mk_gpu_launch *l, mk_status *st) 
     config.numAttrs = 1;
   }
   void *params[] = {l->params};
-  return MK_CU(d->cu, st, cuLaunchKernelEx(&config, l->function, params, NULL));
+  if (!MK_CU(d->cu, st, cuLaunchKernelEx(&config, l->function, params, NULL))) return false;
+  mk_gpu_launched(d);
+  return true;
 }
 
 bool mk_gpu_launch_run(mk_gpu_device *d, const mk_gpu_launch *l, mk_status *st) {

@@ -49,7 +49,9 @@ bool mk_driver_check(const mk_driver *driver, CUresult result, const char *call,
 }
 
 static bool start_driver(mk_driver *d, mk_status *st) {
+  mk_timeline("libcuda loaded");
   CUresult result = d->cuInit(0);
+  mk_timeline("cuInit");
   if (result == CUDA_SUCCESS) return true;
   const char *visible = getenv("CUDA_VISIBLE_DEVICES");
   if (result == CUDA_ERROR_NO_DEVICE)
@@ -234,6 +236,7 @@ bool mk_nvrtc_open(mk_nvrtc *n, const char *path, int max_major, mk_status *st) 
   }
   identify(handle, n->path, n->build, sizeof n->build);
   load_builtins(n);
+  mk_timeline("NVRTC loaded");
   return true;
 }
 

@@ -2,6 +2,7 @@
  * before on the main stream. */
 #include <string.h>
 
+#include "runtime/base/log.h"
 #include "runtime/gpu/executor.h"
 #include "runtime/gpu/upload.h"
 
@@ -110,5 +111,6 @@ bool mk_gpu_load(mk_gpu_session *s, const mk_source *weights, mk_progress_fn pro
   ok = MK_CU(d->cu, st, cuStreamSynchronize(d->copy_stream)) && ok;
   ok = mk_gpu_wait(d, st) && ok;
   s->loaded = ok;
+  mk_timeline("%s: weights loaded", s->plan->name);
   return ok;
 }

@@ -126,7 +126,7 @@ bool mk_gpu_run_program(mk_gpu_session *s, mk_gpu_program *p, mk_status *st) {
   if (!mk_gpu_bind(s, st)) return false;
   if (s->options.poison && !fill(s->d, &s->d->scratch, 0xff, st)) return false;
   bool repeated = p->plan->rate == MK_RATE_STEP && p->runs > 0;
-  p->runs++;
+  if (!p->runs++) mk_timeline("%s: %s is launched", s->plan->name, p->plan->name);
   if (repeated && !s->options.no_graph && !s->options.sync && !p->no_graph && run_graph(s, p, st)) return true;
   if (mk_failed(st)) return false;
   return s->options.tune && !repeated ? run_tuning(s, p, st) : run_steps(s, p, st);

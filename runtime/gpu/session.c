@@ -213,6 +213,7 @@ mk_session *mk_gpu_session_open(mk_gpu_device *d, const mk_plan *plan, const mk_
   mk_gpu_budget budget = {0};
   mk_gpu_budget_add(&budget, plan, true);
   if (mk_gpu_enter(d, st) && mk_gpu_budget_check(d, &budget, plan->name, st) && mk_gpu_select(s, st)) {
+    mk_timeline("%s: launches ready", plan->name);
     mk_log(MK_LOG_INFO, "%s can launch kernels %.2f s after the program began", plan->name, mk_log_age());
     return &s->base;
   }

@@ -57,7 +57,9 @@ bool mk_gpu_fill_normal(mk_gpu_device *d, const mk_gpu_synthetic *f, CUdeviceptr
                            .blockDimZ = 1,
                            .hStream = d->stream};
   void *list[] = {&params};
-  return MK_CU(d->cu, st, cuLaunchKernelEx(&config, fill, list, NULL));
+  if (!MK_CU(d->cu, st, cuLaunchKernelEx(&config, fill, list, NULL))) return false;
+  mk_gpu_launched(d);
+  return true;
 }
 
 bool mk_gpu_fill_synthetic(mk_gpu_device *d, const mk_gpu_synthetic *f, const mk_binding *b, CUdeviceptr to, uint64_t seed,

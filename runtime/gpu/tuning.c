@@ -42,6 +42,7 @@ void mk_tuning_open(mk_tuning *t, const mk_gpu_device *d) {
     if (!read_folder(t->folder, &e, &t->user)) t->folder[0] = 0;
   }
   if (mk_env_data_path("scripts/tuning", shipped, &(mk_status){0})) read_folder(shipped, &e, &t->shipped);
+  mk_timeline("tuning records");
   mk_log(MK_LOG_INFO, "tuning records: %d of this user, %d shipped", t->user.count, t->shipped.count);
 }
 

@@ -331,6 +331,7 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
   *j.result = (mk_result){0};
   bool ok = mk_request_open(&j.request, o, &j.st) && begin_noise(&j) && open_output(&j);
+  mk_timeline("request and checkpoint read");
   if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
   if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
   if (ok && o->no_tune) mk_backend_ignore_records(j.backend);

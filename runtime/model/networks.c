@@ -5,6 +5,7 @@
 
 #include "codegen/graph.h"
 #include "runtime/base/env.h"
+#include "runtime/base/log.h"
 
 static json_t *params(mk_network network, const mk_network_options *o, mk_status *st) {
   json_t *p = json_object();
@@ -42,10 +43,12 @@ mk_graph *mk_network_graph(mk_network network, const mk_network_options *options
   mk_script_options script = {.path = path, .params_json = text, .weights = options->weights};
   mk_graph *g = mk_graph_from_script(&script, st);
   free(text);
+  if (g) mk_timeline("%s: graph", g->name);
   if (g && !mk_optimize(g, st)) {
     mk_graph_free(g);
     g = NULL;
   }
+  if (g) mk_timeline("%s: passes", g->name);
   return g;
 }
 
