@@ -9,9 +9,12 @@
 #include "runtime/cpu/session.h"
 #include "runtime/gpu/memory.h"
 #include "runtime/gpu/session.h"
+#include "runtime/gpu/tune_problems.h"
 
 struct mk_backend {
   mk_gpu_device *device; /* NULL: the CPU */
+  bool gpu_only;
+  mk_status no_gpu; /* why there is none */
   mk_arena arena;
   mk_plan **plans; /* of the sessions opened, kept as long as they may be in use */
   int count, cap;
@@ -20,23 +23,34 @@ struct mk_backend {
   bool tuning_open, ignore_records;
 };
 
-mk_backend *mk_backend_open(const char *name, mk_status *st) {
+mk_backend *mk_backend_begin(const char *name, mk_status *st) {
   if (name && strcmp(name, "cpu") && strcmp(name, "cuda"))
     return mk_fail(st, MK_EINPUT, "backend '%s' is unknown; use cuda or cpu", name), NULL;
   mk_backend *b = calloc(1, sizeof *b);
   if (!b) return mk_fail(st, MK_ENOMEM, "out of host memory"), NULL;
   b->trial.templates = mk_env_get()->templates;
   omp_set_num_threads(mk_env_get()->thread_count); /* the CPU backend's loops and BLAS; test oracles use it beside a GPU too */
-  if (name && !strcmp(name, "cpu")) return b;
-  mk_status gpu = {0};
-  b->device = mk_gpu_device_open(0, &gpu);
-  if (b->device) return b;
-  if (name) {
-    free(b);
-    return mk_fail(st, gpu.code, "%s", gpu.message), NULL;
-  }
-  mk_log(MK_LOG_INFO, "running on the CPU: %s", gpu.message);
+  b->gpu_only = name && !strcmp(name, "cuda");
+  if (!name || b->gpu_only) b->device = mk_gpu_device_begin(0, &b->no_gpu);
   return b;
+}
+
+bool mk_backend_as_begun(mk_backend *b) { return !b->device || mk_gpu_device_wait(b->device, MK_GPU_READY, &(mk_status){0}); }
+
+bool mk_backend_ready(mk_backend *b, mk_status *st) {
+  if (b->device && mk_gpu_device_wait(b->device, MK_GPU_READY, &b->no_gpu)) return true;
+  mk_gpu_device_close(b->device);
+  b->device = NULL;
+  if (b->gpu_only) return mk_fail(st, b->no_gpu.code, "%s", b->no_gpu.message), false;
+  if (mk_failed(&b->no_gpu)) mk_log(MK_LOG_INFO, "running on the CPU: %s", b->no_gpu.message);
+  return true;
+}
+
+mk_backend *mk_backend_open(const char *name, mk_status *st) {
+  mk_backend *b = mk_backend_begin(name, st);
+  if (!b || mk_backend_ready(b, st)) return b;
+  mk_backend_close(b);
+  return NULL;
 }
 
 void mk_backend_close(mk_backend *b) {
@@ -60,16 +74,26 @@ static mk_tuning *tuning(mk_backend *b) {
   return &b->tuning;
 }
 
-static mk_plan *plan_for(const mk_backend *b, const mk_graph *g, mk_status *st) {
+/* The library's handle is made while plans are: should it fail, they are made again without. */
+mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
-  if (!mk_env_data_path("templates", templates, st)) return NULL;
-  mk_plan_options options = {.arch = b->device->arch,
-                             .smem_limit = b->device->smem_limit,
-                             .sms = b->device->sms,
+  mk_gpu_device *d = b->device;
+  if (!d || !mk_gpu_device_wait(d, MK_GPU_KNOWN, st) || !mk_env_data_path("templates", templates, st)) return NULL;
+  mk_plan_options options = {.arch = d->arch,
+                             .smem_limit = d->smem_limit,
+                             .sms = d->sms,
                              .templates = templates,
-                             .cublaslt = b->device->lt != NULL,
+                             .cublaslt = d->lt_found,
                              .trial = b->trial};
+  mk_plan *plan = mk_plan_build(g, &options, st);
+  if (!plan || !mk_gpu_device_wait(d, MK_GPU_READY, st) || !d->lt == !options.cublaslt) return plan;
+  mk_plan_free(plan);
+  options.cublaslt = false;
   return mk_plan_build(g, &options, st);
+}
+
+void mk_backend_choose(mk_backend *b, mk_plan *plan) {
+  if (b->device && plan && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plan);
 }
 
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st) {
@@ -78,10 +102,10 @@ bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan
   if (!each) return mk_fail(st, MK_ENOMEM, "out of host memory"), false;
 #pragma omp parallel for num_threads(count) schedule(static, 1)
   for (int i = 0; i < count; i++)
-    if (b->device && graphs[i]) plans[i] = plan_for(b, graphs[i], &each[i]);
+    if (graphs[i]) plans[i] = mk_backend_draft(b, graphs[i], &each[i]);
   for (int i = 0; i < count; i++) {
     if (mk_failed(&each[i])) mk_fail(st, each[i].code, "%s", each[i].message);
-    if (plans[i] && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plans[i]);
+    mk_backend_choose(b, plans[i]);
   }
   free(each);
   return !mk_failed(st);
@@ -91,6 +115,13 @@ mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
   mk_plan *plan;
   mk_backend_plans(b, (mk_graph *const *)&g, 1, &plan, st);
   return plan;
+}
+
+bool mk_backend_knows(mk_backend *b, const mk_tune_job *job, const mk_tune_options *o) {
+  mk_arena arena = {0};
+  bool known = !b->device || b->ignore_records || !mk_tune_problems_of(tuning(b), job, 1, o, &arena).count;
+  mk_arena_free(&arena);
+  return known;
 }
 
 bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,

@@ -11,6 +11,13 @@ typedef struct mk_backend mk_backend;
 
 /* "cpu", "cuda", or NULL for cuda where there is a usable GPU and cpu otherwise. NULL with the status set on failure. */
 mk_backend *mk_backend_open(const char *name, mk_status *st);
+
+/* The same in parts: a GPU takes a while to start, in which mk_backend_name says what it is to be, and mk_backend_draft can be
+ * used. Then as_begun tells whether it has started; if not, all drafts must have ended before ready, which makes it cpu, or
+ * fails. */
+mk_backend *mk_backend_begin(const char *name, mk_status *st);
+bool mk_backend_as_begun(mk_backend *b);
+bool mk_backend_ready(mk_backend *b, mk_status *st);
 void mk_backend_close(mk_backend *b); /* after all its sessions; NULL is fine */
 const char *mk_backend_name(const mk_backend *b);
 
@@ -20,12 +27,19 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial);
 /* From now on the plans keep the cost model's order, whatever was measured on this card. */
 void mk_backend_ignore_records(mk_backend *b);
 
-/* The plan of an optimized graph for the GPU, chosen by what was measured on this card before; NULL with a clean status on the
- * CPU. Free with mk_plan_free. */
+/* A plan of an optimized graph for the GPU with the cost model's choices, from any thread; NULL with a clean status on the CPU.
+ * Free with mk_plan_free. choose takes those that were measured. */
+mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st);
+void mk_backend_choose(mk_backend *b, mk_plan *plan);
+
+/* Both: the plan of an optimized graph for the GPU, chosen by what was measured on this card before; NULL with a clean status on
+ * the CPU. Free with mk_plan_free. */
 mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st);
 /* The plans of several graphs (NULL: none), made side by side. False with the status set when one failed; all are to be freed. */
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st);
 
+/* Whether tuning the job would find all known. */
+bool mk_backend_knows(mk_backend *b, const mk_tune_job *job, const mk_tune_options *o);
 /* Measures what is not known of the jobs' plans (those that are not NULL), and keeps it for the plans to come. Nothing on the
  * CPU, nor when records are ignored. */
 bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,

@@ -13,11 +13,17 @@
 
 enum { STATIC_SMEM = 48 << 10 }; /* of every architecture */
 
-bool mk_compiler_open(mk_compiler *c, int max_major, const char *failed_dir, mk_status *st) {
+void mk_compiler_with(mk_compiler *c, const mk_nvrtc *nvrtc, const char *failed_dir) {
   const mk_env *env = mk_env_get();
-  *c = (mk_compiler){.workers = env->worker_count, .timeout = env->compile_seconds};
+  *c = (mk_compiler){.nvrtc = *nvrtc, .workers = env->worker_count, .timeout = env->compile_seconds};
   snprintf(c->failed_dir, sizeof c->failed_dir, "%s", failed_dir ? failed_dir : "");
-  return mk_nvrtc_open(&c->nvrtc, NULL, max_major, st);
+}
+
+bool mk_compiler_open(mk_compiler *c, int max_major, const char *failed_dir, mk_status *st) {
+  mk_nvrtc nvrtc;
+  bool found = mk_nvrtc_open(&nvrtc, NULL, max_major, st);
+  mk_compiler_with(c, &nvrtc, failed_dir);
+  return found;
 }
 
 static const int architectures[] = {80, 86, 87, 89, 90, 100, 103, 110, 120, 121};

@@ -11,7 +11,7 @@
 typedef struct mk_compile_result mk_compile_result;
 
 typedef struct mk_compiler {
-  mk_nvrtc nvrtc;                                               /* loaded here for its version only; it compiles in workers */
+  mk_nvrtc nvrtc;                                               /* its path and version: it compiles in workers */
   int workers;                                                  /* processes at most */
   int timeout;                                                  /* seconds for one kernel */
   char failed_dir[PATH_MAX];                                    /* keeps the source of failed kernels; "": not kept */
@@ -51,6 +51,8 @@ struct mk_compile_result {
 
 /* Finds NVRTC (see mk_nvrtc_open), takes workers and time-out from the environment; failed_dir may be NULL or "". */
 bool mk_compiler_open(mk_compiler *c, int max_major, const char *failed_dir, mk_status *st);
+/* The same with an NVRTC that was found. */
+void mk_compiler_with(mk_compiler *c, const mk_nvrtc *nvrtc, const char *failed_dir);
 
 /* 80 → "sm_80", 90 → "sm_90a" (the architecture's own features are always on: cubins fit one architecture anyway).
  * False with the status set for an architecture that is not supported. */

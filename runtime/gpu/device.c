@@ -13,7 +13,9 @@ enum { MIN_ARCH = 80 };
 /* What cuBLASLt's Hopper kernels ask for at most; smaller parts use less. */
 static const int64_t lt_workspace_bytes = 64 << 20;
 
-bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuCtxSetCurrent(d->context)); }
+bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) {
+  return mk_gpu_device_wait(d, MK_GPU_READY, st) && MK_CU(d->cu, st, cuCtxSetCurrent(d->context));
+}
 
 bool mk_gpu_wait(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuStreamSynchronize(d->stream)); }
 
@@ -52,45 +54,67 @@ static bool identify(mk_gpu_device *d, mk_status *st) {
   return true;
 }
 
-/* Loading cuBLASLt takes a twentieth of a second, making a context longer: they go on side by side. */
-typedef struct lt_loading {
-  pthread_t thread;
-  bool started, found;
-  int max_major;
-  mk_cublaslt *lt;
-  mk_status *missing;
-} lt_loading;
+/* ---- opening: the driver's initialisation and its context take longest, loading cuBLASLt a twentieth of a second; it is done
+ * beside them, and all of it beside whatever the opener does meanwhile. */
 
-static void *load_matmuls(void *user) {
-  lt_loading *l = user;
-  l->found = mk_cublaslt_open(l->lt, l->max_major, l->missing);
-  mk_timeline("cuBLASLt loaded");
+struct mk_gpu_opening {
+  pthread_t thread, library_thread;
+  bool threaded;
+  pthread_mutex_t lock; /* of what follows */
+  pthread_cond_t changed;
+  mk_gpu_opened far;
+  bool failed;
+  mk_status why; /* failed */
+};
+
+static void reached(mk_gpu_device *d, mk_gpu_opened far, const mk_status *why) {
+  struct mk_gpu_opening *o = d->opening;
+  pthread_mutex_lock(&o->lock);
+  o->far = far;
+  o->failed = why != NULL;
+  if (why) o->why = *why;
+  pthread_cond_broadcast(&o->changed);
+  pthread_mutex_unlock(&o->lock);
+}
+
+bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st) {
+  struct mk_gpu_opening *o = d->opening;
+  if (!o) return true;
+  pthread_mutex_lock(&o->lock);
+  while (o->far < far && !o->failed) pthread_cond_wait(&o->changed, &o->lock);
+  bool ok = !o->failed;
+  if (!ok) mk_fail(st, o->why.code, "%s", o->why.message);
+  pthread_mutex_unlock(&o->lock);
+  return ok;
+}
+
+/* The matmul library's file is loaded here, its handle made when there is a context. */
+static void *load_library(void *user) {
+  mk_gpu_device *d = user;
+  mk_cublaslt *lt = calloc(1, sizeof *lt);
+  if (!lt) {
+    mk_fail(&d->lt_missing, MK_ENOMEM, "out of host memory");
+  } else if (mk_cublaslt_open(lt, d->cu->version / 1000, &d->lt_missing)) {
+    d->lt = lt;
+    d->lt_found = true;
+    mk_timeline("cuBLASLt loaded");
+  } else {
+    free(lt);
+  }
   return NULL;
 }
 
-static bool begin_matmuls(mk_gpu_device *d, lt_loading *l, mk_status *st) {
-  *l = (lt_loading){.max_major = d->cu->version / 1000, .lt = calloc(1, sizeof *l->lt), .missing = &d->lt_missing};
-  if (!l->lt) {
-    mk_fail(st, MK_ENOMEM, "out of host memory");
-    return false;
+/* Without the library, matmuls are left to generated kernels. */
+static bool open_library(mk_gpu_device *d, mk_status *st) {
+  if (d->lt && MK_LT(d->lt, &d->lt_missing, cublasLtCreate(&d->lt_handle))) {
+    mk_timeline("cuBLASLt handle");
+    return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
   }
-  l->started = !pthread_create(&l->thread, NULL, load_matmuls, l);
-  if (!l->started) load_matmuls(l);
+  mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", d->lt_missing.message);
+  free((void *)d->lt);
+  d->lt = NULL;
+  d->lt_handle = NULL;
   return true;
-}
-
-/* Without the library, matmuls are left to generated kernels. context: whether there is one to use it in. */
-static bool end_matmuls(mk_gpu_device *d, lt_loading *l, bool context, mk_status *st) {
-  if (l->started) pthread_join(l->thread, NULL);
-  if (!context || !l->found || !MK_LT(l->lt, l->missing, cublasLtCreate(&d->lt_handle))) {
-    if (context) mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", l->missing->message);
-    free(l->lt);
-    d->lt_handle = NULL;
-    return context;
-  }
-  d->lt = l->lt;
-  mk_timeline("cuBLASLt handle");
-  return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
 }
 
 static bool open_context(mk_gpu_device *d, mk_status *st) {
@@ -99,35 +123,67 @@ static bool open_context(mk_gpu_device *d, mk_status *st) {
     return false;
   }
   mk_timeline("context");
-  return mk_gpu_enter(d, st) && MK_CU(d->cu, st, cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING)) &&
+  return MK_CU(d->cu, st, cuCtxSetCurrent(d->context)) && MK_CU(d->cu, st, cuStreamCreate(&d->stream, CU_STREAM_NON_BLOCKING)) &&
          MK_CU(d->cu, st, cuStreamCreate(&d->copy_stream, CU_STREAM_NON_BLOCKING)) &&
-         MK_CU(d->cu, st, cuEventCreate(&d->order, CU_EVENT_DISABLE_TIMING)) && mk_gpu_slots_make(d, st);
+         MK_CU(d->cu, st, cuEventCreate(&d->order, CU_EVENT_DISABLE_TIMING));
 }
 
-mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
+/* Everything but loading the driver. */
+static void *open_all(void *user) {
+  mk_gpu_device *d = user;
+  struct mk_gpu_opening *o = d->opening;
+  mk_status why = {0};
+  bool beside = !pthread_create(&o->library_thread, NULL, load_library, d);
+  if (!beside) load_library(d);
+  bool ok = mk_driver_start((mk_driver *)d->cu, &why) && identify(d, &why);
+  if (beside) pthread_join(o->library_thread, NULL);
+  if (ok) reached(d, MK_GPU_KNOWN, NULL);
+  ok = ok && open_context(d, &why) && open_library(d, &why);
+  if (ok) mk_timeline("GPU ready");
+  reached(d, MK_GPU_READY, ok ? NULL : &why);
+  return NULL;
+}
+
+mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st) {
   mk_gpu_device *d = calloc(1, sizeof *d);
   mk_driver *driver = calloc(1, sizeof *driver);
-  if (!d || !driver) {
-    mk_fail(st, MK_ENOMEM, "out of host memory");
+  struct mk_gpu_opening *o = calloc(1, sizeof *o);
+  if (!d || !driver || !o || !mk_driver_load(driver, st)) {
+    mk_fail(st, MK_ENOMEM, "out of host memory"); /* unless there is another reason */
     free(d);
     free(driver);
+    free(o);
     return NULL;
   }
   d->cu = driver;
   d->ordinal = ordinal;
+  d->opening = o;
   mk_cache_open(&d->cache, NULL);
-  lt_loading loading;
-  if (mk_driver_open(driver, st) && identify(d, st) && begin_matmuls(d, &loading, st) &&
-      end_matmuls(d, &loading, open_context(d, st), st)) {
-    mk_timeline("GPU ready");
-    return d;
-  }
+  pthread_mutex_init(&o->lock, NULL);
+  pthread_cond_init(&o->changed, NULL);
+  o->threaded = !pthread_create(&o->thread, NULL, open_all, d);
+  if (!o->threaded) open_all(d);
+  return d;
+}
+
+mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
+  mk_gpu_device *d = mk_gpu_device_begin(ordinal, st);
+  if (d && mk_gpu_device_wait(d, MK_GPU_READY, st) && mk_gpu_enter(d, st)) return d;
   mk_gpu_device_close(d);
   return NULL;
 }
 
+static void end_opening(struct mk_gpu_opening *o) {
+  if (!o) return;
+  if (o->threaded) pthread_join(o->thread, NULL);
+  pthread_mutex_destroy(&o->lock);
+  pthread_cond_destroy(&o->changed);
+  free(o);
+}
+
 void mk_gpu_device_close(mk_gpu_device *d) {
   if (!d) return;
+  end_opening(d->opening);
   if (d->context) {
     d->cu->cuCtxSetCurrent(d->context);
     if (d->stream) d->cu->cuStreamSynchronize(d->stream);

@@ -18,10 +18,19 @@ typedef struct mk_gpu_slot { /* a page-locked staging buffer */
   CUevent done; /* recorded after the copy that last used it */
 } mk_gpu_slot;
 
+/* How far opening a device has come. */
+typedef enum mk_gpu_opened {
+  MK_GPU_DRIVER, /* the driver is loaded, and is being initialised */
+  MK_GPU_KNOWN,  /* name, arch, sms, smem_limit, total_bytes; and whether there is a matmul library */
+  MK_GPU_READY   /* context, streams, the matmul library's handle */
+} mk_gpu_opened;
+
 /* Sessions of one device share it and are used from one thread at a time: their work follows in order on one stream. */
 typedef struct mk_gpu_device {
-  const mk_driver *cu;   /* owned */
-  const mk_cublaslt *lt; /* owned; NULL: not there, see lt_missing */
+  const mk_driver *cu;            /* owned */
+  const mk_cublaslt *lt;          /* owned; NULL: not there, see lt_missing. Settled when READY */
+  struct mk_gpu_opening *opening; /* owned; NULL: all is there */
+  bool lt_found;                  /* the library is loaded: most likely it works */
   int ordinal;
   CUdevice device;
   CUcontext context; /* the primary context, retained */
@@ -32,6 +41,7 @@ typedef struct mk_gpu_device {
   int sms;
   int smem_limit; /* bytes of shared memory a block may use */
   int64_t total_bytes;
+  int64_t held_bytes;   /* of all blocks */
   mk_gpu_block scratch; /* shared by all sessions; moves when it grows */
   uint64_t scratch_generation;
   mk_gpu_slot slots[MK_GPU_SLOTS];
@@ -49,9 +59,14 @@ typedef struct mk_gpu_device {
 /* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no
  * failure: plans made with cublaslt = false do without. */
 mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st);
+/* The same on threads of its own, which takes a third of a second: returns when the driver is loaded. Use only what was waited
+ * for. */
+mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st);
+/* Waits until the device is opened that far; false with what mk_gpu_device_open says. From any thread. */
+bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st);
 void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is fine */
 
-/* Makes the device's context this thread's current one. */
+/* Waits for the device, and makes its context this thread's current one. */
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);
 /* After a launch of a kernel: the first one ends the start, for the timeline. */
 void mk_gpu_launched(mk_gpu_device *d);

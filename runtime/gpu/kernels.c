@@ -9,6 +9,7 @@
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/cache_claim.h"
+#include "runtime/gpu/nvrtc_note.h"
 
 enum { WAIT_MS = 20, PATIENCE_SECONDS = 10 };
 
@@ -273,6 +274,7 @@ bool mk_kernels_prepare(const mk_kernel *kernels, int n, const mk_prepare_option
                         mk_status *st) {
   *out = (mk_prepared){.count = n};
   char arch[16];
+  mk_nvrtc nvrtc;
   if (!mk_arch_name(o->arch, arch, st)) return false;
   bool ok = false;
   size_t room = n > 0 ? (size_t)n : 1;
@@ -283,7 +285,8 @@ bool mk_kernels_prepare(const mk_kernel *kernels, int n, const mk_prepare_option
   out->cubins = calloc(room, sizeof *out->cubins);
   if (!w || !tasks || !batch || !batch_task || !out->cubins) {
     mk_fail(st, MK_ENOMEM, "out of host memory for %d kernels", n);
-  } else if (mk_compiler_open(&w->compiler, o->max_major, cache->failed, st)) {
+  } else if (mk_nvrtc_identify(&nvrtc, cache, o->max_major, st)) {
+    mk_compiler_with(&w->compiler, &nvrtc, cache->failed);
     w->compiler.done = finish;
     w->compiler.done_user = w;
     w->options = o;

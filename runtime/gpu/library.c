@@ -48,10 +48,9 @@ bool mk_driver_check(const mk_driver *driver, CUresult result, const char *call,
   return false;
 }
 
-static bool start_driver(mk_driver *d, mk_status *st) {
-  mk_timeline("libcuda loaded");
+bool mk_driver_start(mk_driver *d, mk_status *st) {
   CUresult result = d->cuInit(0);
-  mk_timeline("cuInit");
+  mk_timeline("driver initialised");
   if (result == CUDA_SUCCESS) return true;
   const char *visible = getenv("CUDA_VISIBLE_DEVICES");
   if (result == CUDA_ERROR_NO_DEVICE)
@@ -69,7 +68,7 @@ static bool start_driver(mk_driver *d, mk_status *st) {
   return false;
 }
 
-bool mk_driver_open(mk_driver *d, mk_status *st) {
+bool mk_driver_load(mk_driver *d, mk_status *st) {
   *d = (mk_driver){0};
   void *handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (!handle) handle = dlopen("/usr/lib/wsl/lib/libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -96,9 +95,12 @@ bool mk_driver_open(mk_driver *d, mk_status *st) {
 #define MK_DRIVER(result, field, name, parameters) {#name, (void **)&d->field},
 #include "runtime/gpu/symbols.def"
   };
-  return resolve(handle, symbols, sizeof symbols / sizeof *symbols, d->path, "update the NVIDIA driver", st) &&
-         start_driver(d, st);
+  if (!resolve(handle, symbols, sizeof symbols / sizeof *symbols, d->path, "update the NVIDIA driver", st)) return false;
+  mk_timeline("driver loaded");
+  return true;
 }
+
+bool mk_driver_open(mk_driver *d, mk_status *st) { return mk_driver_load(d, st) && mk_driver_start(d, st); }
 
 /* ---- libraries of the toolkit ---- */
 

@@ -36,9 +36,11 @@ typedef struct mk_cublaslt {
 #include "runtime/gpu/symbols.def"
 } mk_cublaslt;
 
-/* Loads libcuda.so.1, checks its version, initialises it. On failure (no driver, too old, no GPU) says what to install or update;
- * path and version are filled in as far as it came. Libraries stay loaded for the life of the process: unloading them is not
- * safe. */
+/* Loads libcuda.so.1, checks its version; then, a good deal longer, initialises it; open does both. On failure (no driver, too
+ * old, no GPU) says what to install or update; path and version are filled in as far as it came. Libraries stay loaded for the
+ * life of the process: unloading them is not safe. */
+bool mk_driver_load(mk_driver *driver, mk_status *st);
+bool mk_driver_start(mk_driver *driver, mk_status *st);
 bool mk_driver_open(mk_driver *driver, mk_status *st);
 
 /* Loads NVRTC: `path` when given (and nothing else), else from MOONKILN_CUDA alone if set, else from the loader's folders,

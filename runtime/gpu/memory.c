@@ -26,9 +26,11 @@ void mk_gpu_budget_add(mk_gpu_budget *b, const mk_plan *plan, bool weights) {
   b->scratch = max64(b->scratch, plan->space_bytes[MK_SPACE_SCRATCH]);
 }
 
-bool mk_gpu_budget_check(mk_gpu_device *d, const mk_gpu_budget *b, const char *what, mk_status *st) {
+/* `soon` bytes will be free besides. */
+static bool check(mk_gpu_device *d, const mk_gpu_budget *b, int64_t soon, const char *what, mk_status *st) {
   size_t free_bytes = 0, total = 0;
   if (!MK_CU(d->cu, st, cuMemGetInfo(&free_bytes, &total))) return false;
+  free_bytes += (size_t)soon;
   int64_t scratch = max64(0, b->scratch - d->scratch.bytes); /* what growing adds in the end */
   int64_t need = b->weights + b->prompt + b->state + b->io + scratch + reserve_bytes;
   if (need <= (int64_t)free_bytes) return true;
@@ -44,6 +46,11 @@ bool mk_gpu_budget_check(mk_gpu_device *d, const mk_gpu_budget *b, const char *w
   return false;
 }
 
+bool mk_gpu_budget_check(mk_gpu_device *d, const mk_gpu_budget *b, const char *what, mk_status *st) {
+  return check(d, b, 0, what, st);
+}
+
+/* Whatever sessions are open now, and hold, is gone by then. */
 bool mk_gpu_plans_fit(mk_gpu_device *d, const mk_plan *const *plans, int count, bool offload, const char *what, mk_status *st) {
   mk_gpu_budget budget = {0};
   int64_t largest = 0;
@@ -52,7 +59,7 @@ bool mk_gpu_plans_fit(mk_gpu_device *d, const mk_plan *const *plans, int count, 
     largest = max64(largest, plans[i]->space_bytes[MK_SPACE_LOAD]);
   }
   if (offload) budget.weights = largest;
-  return mk_gpu_enter(d, st) && mk_gpu_budget_check(d, &budget, what, st);
+  return mk_gpu_enter(d, st) && check(d, &budget, d->held_bytes - d->scratch.bytes - d->lt_workspace.bytes, what, st);
 }
 
 bool mk_gpu_block_alloc(mk_gpu_device *d, mk_gpu_block *b, int64_t bytes, const char *what, mk_status *st) {
@@ -60,6 +67,7 @@ bool mk_gpu_block_alloc(mk_gpu_device *d, mk_gpu_block *b, int64_t bytes, const 
   CUresult r = d->cu->cuMemAlloc(&b->ptr, (size_t)bytes);
   if (r == CUDA_SUCCESS) {
     b->bytes = bytes;
+    d->held_bytes += bytes;
     return true;
   }
   char size[32];
@@ -71,6 +79,7 @@ bool mk_gpu_block_alloc(mk_gpu_device *d, mk_gpu_block *b, int64_t bytes, const 
 
 void mk_gpu_block_free(mk_gpu_device *d, mk_gpu_block *b) {
   if (b->ptr) d->cu->cuMemFree(b->ptr);
+  d->held_bytes -= b->bytes;
   *b = (mk_gpu_block){0};
 }
 

@@ -7,13 +7,14 @@
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/lt.h"
+#include "runtime/gpu/nvrtc_note.h"
 
 /* ---- opening */
 
 static bool environment_of(const mk_gpu_device *d, mk_tune_environment *e) {
   mk_nvrtc nvrtc;
   mk_status none = {0};
-  if (!mk_nvrtc_open(&nvrtc, NULL, d->cu->version / 1000, &none)) return false; /* whoever compiles will say so */
+  if (!mk_nvrtc_identify(&nvrtc, &d->cache, d->cu->version / 1000, &none)) return false; /* whoever compiles will say so */
   *e = (mk_tune_environment){
       .sms = d->sms, .driver = d->cu->version / 1000, .nvrtc_major = nvrtc.major, .nvrtc_minor = nvrtc.minor};
   snprintf(e->gpu, sizeof e->gpu, "%s", d->name);

@@ -5,14 +5,6 @@
 /* A slice per task: large enough to hide the scheduling, small enough that every core gets some of a buffer. */
 static const int64_t slice_bytes = 1 << 20;
 
-bool mk_gpu_slots_make(mk_gpu_device *d, mk_status *st) {
-  for (int i = 0; i < MK_GPU_SLOTS; i++) {
-    if (!MK_CU(d->cu, st, cuMemHostAlloc(&d->slots[i].host, MK_GPU_SLOT_BYTES, 0))) return false;
-    if (!MK_CU(d->cu, st, cuEventCreate(&d->slots[i].done, CU_EVENT_DISABLE_TIMING))) return false;
-  }
-  return true;
-}
-
 void mk_gpu_slots_free(mk_gpu_device *d) {
   for (int i = 0; i < MK_GPU_SLOTS; i++) {
     if (d->slots[i].done) d->cu->cuEventDestroy(d->slots[i].done);
@@ -37,10 +29,13 @@ static void convert(void *dst, mk_dtype dst_type, const void *src, mk_dtype src_
   }
 }
 
-/* The next staging buffer, once its last copy is over. */
+/* The next staging buffer, once its last copy is over. Page-locking one takes a hundredth of a second: not before it is needed.
+ */
 static mk_gpu_slot *slot_take(mk_gpu_device *d, mk_status *st) {
   mk_gpu_slot *slot = &d->slots[d->next_slot];
   d->next_slot = (d->next_slot + 1) % MK_GPU_SLOTS;
+  if (!slot->host && !MK_CU(d->cu, st, cuMemHostAlloc(&slot->host, MK_GPU_SLOT_BYTES, 0))) return NULL;
+  if (!slot->done && !MK_CU(d->cu, st, cuEventCreate(&slot->done, CU_EVENT_DISABLE_TIMING))) return NULL;
   return MK_CU(d->cu, st, cuEventSynchronize(slot->done)) ? slot : NULL;
 }
 

@@ -19,7 +19,6 @@ bool mk_gpu_upload(mk_gpu_device *d, CUstream stream, CUdeviceptr dst, mk_dtype 
 bool mk_gpu_download(mk_gpu_device *d, void *dst, mk_dtype dst_type, CUdeviceptr src, mk_dtype src_type, int64_t count,
                      mk_status *st);
 
-bool mk_gpu_slots_make(mk_gpu_device *d, mk_status *st);
 void mk_gpu_slots_free(mk_gpu_device *d);
 
 #endif

@@ -2,6 +2,7 @@
 #include "runtime/moonkiln.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,18 @@
 
 enum { TEXT, HIGH, LOW, VAE, NETWORKS };
 
+typedef struct network { /* zero: there is none */
+  struct job *job;
+  int which;
+  const mk_part *part;
+  pthread_t thread; /* makes what follows */
+  bool running;
+  atomic_bool made;
+  mk_graph *graph;
+  mk_plan *plan; /* NULL on the CPU */
+  mk_status st;
+} network;
+
 typedef struct job {
   const mk_generate_options *o;
   const mk_callbacks *callbacks;
@@ -24,8 +37,9 @@ typedef struct job {
   mk_status st;
   mk_request request;
   mk_backend *backend;
-  mk_graph *graphs[NETWORKS]; /* of the networks that there are */
-  mk_plan *plans[NETWORKS];   /* NULL on the CPU */
+  network networks[NETWORKS];
+  bool networks_ended, tuned;
+  mk_status unusable; /* what is wrong with another network than the one at work */
   const char *policy;
   mk_history history;      /* the solver's, while experts change */
   mk_video *video, *sheet; /* sheet: NULL when none was asked for */
@@ -57,11 +71,6 @@ static bool tick(job *j, int64_t done, int64_t total) {
   if (!c || !c->stop || !c->stop(c->user)) return true;
   mk_fail(&j->st, MK_EINTERRUPTED, "stopped while %s; no video was written, compiled kernels are kept", j->phase);
   return false;
-}
-
-static bool load_tick(void *user, const char *what, int64_t done, int64_t total) {
-  (void)what;
-  return tick(user, done, total);
 }
 
 static void take(double *slot, const job *j) { *slot += now() - j->phase_start; }
@@ -122,6 +131,88 @@ static int steps_of(const mk_schedule *s, int expert) {
 
 static bool expert_used(const mk_schedule *s, int which) { return steps_of(s, which) > 0; }
 
+/* ---- the networks' graphs and plans. Each is made on a thread of its own, beside the GPU's start; the text encoder goes to work
+ * as soon as its own is there, while the others are made. What is wrong with any of them, or too large for the GPU, ends the run
+ * at the next sign of progress: a second or so into the loading of the first weights. */
+
+static void *make_network(void *user) {
+  network *n = user;
+  static const mk_network kinds[NETWORKS] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
+  mk_network_options o = options_for(n->job, n->part);
+  n->graph = mk_network_checked(kinds[n->which], &o, &n->st);
+  if (n->graph)
+    n->plan = mk_backend_draft(n->job->backend, n->graph, &n->st);
+  else if (n->part->path)
+    mk_fail_context(&n->st, "%s", n->part->path);
+  atomic_store(&n->made, true);
+  return NULL;
+}
+
+static void begin_networks(job *j) {
+  const mk_request *r = &j->request;
+  const mk_part *parts[NETWORKS] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
+  j->policy = j->o->policy ? j->o->policy : strcmp(mk_backend_name(j->backend), "cpu") ? "exact" : "fp32";
+  for (int i = 0; i < NETWORKS; i++) {
+    network *n = &j->networks[i];
+    if (!parts[i]->source) continue;
+    *n = (network){.job = j, .which = i, .part = parts[i]};
+    n->running = !pthread_create(&n->thread, NULL, make_network, n);
+    if (!n->running) make_network(n);
+  }
+}
+
+static void join_network(network *n) {
+  if (n->running) pthread_join(n->thread, NULL);
+  n->running = false;
+}
+
+static void drop_networks(job *j) {
+  for (int i = 0; i < NETWORKS; i++) {
+    network *n = &j->networks[i];
+    join_network(n);
+    mk_plan_free(n->plan);
+    mk_graph_free(n->graph);
+    *n = (network){0};
+  }
+}
+
+/* The network with the kernels that were found to be the fastest; false with the status set when it could not be made. */
+static bool end_network(job *j, int which, mk_status *st) {
+  network *n = &j->networks[which];
+  join_network(n);
+  mk_backend_choose(j->backend, n->plan);
+  return !mk_failed(&n->st) || (mk_fail(st, n->st.code, "%s", n->st.message), false);
+}
+
+/* Those that were not needed at once. The experts are in memory together, the others alone. */
+static bool end_networks(job *j) {
+  mk_plan *experts[2], *decoder = NULL;
+  int nexperts = 0;
+  if (j->networks_ended) return true;
+  j->networks_ended = true;
+  for (int i = TEXT + 1; i < NETWORKS; i++)
+    if (!end_network(j, i, &j->unusable)) return false;
+  decoder = j->networks[VAE].plan;
+  for (int e = 0; e < 2; e++)
+    if (expert_used(&j->request.schedule, e)) experts[nexperts++] = j->networks[HIGH + e].plan;
+  return mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->unusable) &&
+         mk_backend_fits(j->backend, &decoder, 1, false, "decoder", &j->unusable);
+}
+
+static bool networks_made(const job *j) {
+  for (int i = 0; i < NETWORKS; i++)
+    if (j->networks[i].job && !atomic_load(&j->networks[i].made)) return false;
+  return true;
+}
+
+/* A GPU that does not start after all leaves the CPU, whose policy is another. */
+static bool begin_text(job *j) {
+  if (!mk_backend_as_begun(j->backend)) drop_networks(j);
+  if (!mk_backend_ready(j->backend, &j->st)) return false;
+  if (!j->networks[TEXT].job) begin_networks(j);
+  return end_network(j, TEXT, &j->st) && mk_backend_fits(j->backend, &j->networks[TEXT].plan, 1, false, "text encoder", &j->st);
+}
+
 static bool tune_tick(void *user, const mk_tune_progress *p) {
   job *j = user;
   char phase[128];
@@ -133,12 +224,20 @@ static bool tune_tick(void *user, const mk_tune_progress *p) {
   return !c || !c->stop || !c->stop(c->user);
 }
 
-/* What no record knows of is measured, once for a card. */
-static bool tune(job *j, const mk_tune_job *jobs, int count) {
+/* What no record knows of is measured, once for a card: of all networks together, before the first is used, unless the text
+ * encoder's is known, which then need not wait for the others. */
+static bool tune(job *j, bool text_only) {
+  const mk_schedule *s = &j->request.schedule;
+  const mk_tune_job jobs[NETWORKS] = {{j->networks[TEXT].plan, 1 + j->request.guided},
+                                      {j->networks[HIGH].plan, steps_of(s, 0)},
+                                      {j->networks[LOW].plan, steps_of(s, 1)},
+                                      {j->networks[VAE].plan, (double)j->request.latent_frames}};
   mk_tune_options o = {.seconds = j->o->tune_seconds, .near_is_ok = true, .progress = tune_tick, .user = j};
   mk_tune_report report;
-  if (o.seconds <= 0) return true;
-  if (!mk_backend_tune(j->backend, jobs, count, &o, &report, &j->st)) return false;
+  if (o.seconds <= 0 || j->tuned || (text_only && mk_backend_knows(j->backend, &jobs[TEXT], &o))) return true;
+  if (!end_networks(j)) return false;
+  j->tuned = true;
+  if (!mk_backend_tune(j->backend, jobs, NETWORKS, &o, &report, &j->st)) return false;
   if (report.stopped)
     return mk_fail(&j->st, MK_EINTERRUPTED, "stopped while tuning for this GPU; no video was written, what was measured is kept"),
            false;
@@ -148,47 +247,14 @@ static bool tune(job *j, const mk_tune_job *jobs, int count) {
   return true;
 }
 
-/* The graphs of all networks, side by side: together they take as long as the largest. */
-static bool build_graphs(job *j) {
-  static const mk_network networks[NETWORKS] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
-  const mk_request *r = &j->request;
-  const mk_part *parts[NETWORKS] = {&r->text, &r->dit[0], &r->dit[1], &r->vae};
-  mk_status each[NETWORKS] = {{0}};
-#pragma omp parallel for num_threads(NETWORKS) schedule(static, 1)
-  for (int i = 0; i < NETWORKS; i++) {
-    if (!parts[i]->source) continue;
-    mk_network_options o = options_for(j, parts[i]);
-    j->graphs[i] = mk_network_checked(networks[i], &o, &each[i]);
-    if (!j->graphs[i] && parts[i]->path) mk_fail_context(&each[i], "%s", parts[i]->path);
-  }
-  for (int i = 0; i < NETWORKS; i++)
-    if (mk_failed(&each[i])) return mk_fail(&j->st, each[i].code, "%s", each[i].message), false;
-  return true;
+static bool load_tick(void *user, const char *what, int64_t done, int64_t total) {
+  (void)what;
+  return tick(user, done, total) && (!networks_made(user) || end_networks(user));
 }
 
-/* Everything is looked at before any heavy work: what is wrong with the last network's weights, or too large for the GPU, is
- * known at once. The experts are in memory together, the others alone. */
-static bool check_networks(job *j) {
-  const mk_request *r = &j->request;
-  mk_plan **plans = j->plans, *experts[2];
-  int nexperts = 0;
-  char scripts[PATH_MAX];
-  bool ok = mk_env_data_path("scripts/models", scripts, &j->st) && build_graphs(j) &&
-            mk_backend_plans(j->backend, j->graphs, NETWORKS, plans, &j->st);
-  for (int e = 0; ok && e < 2; e++)
-    if (expert_used(&r->schedule, e)) experts[nexperts++] = plans[HIGH + e];
-  ok = ok && mk_backend_fits(j->backend, &plans[TEXT], 1, false, "text encoder", &j->st) &&
-       mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->st) &&
-       mk_backend_fits(j->backend, &plans[VAE], 1, false, "decoder", &j->st);
-  const mk_tune_job jobs[NETWORKS] = {{plans[TEXT], 1 + r->guided},
-                                      {plans[HIGH], steps_of(&r->schedule, 0)},
-                                      {plans[LOW], steps_of(&r->schedule, 1)},
-                                      {plans[VAE], (double)r->latent_frames}};
-  return ok && tune(j, jobs, NETWORKS);
-}
-
-static bool open_stage(job *j, mk_stage *s, int network, const mk_part *part) {
-  return mk_stage_open_graph(s, j->backend, j->graphs[network], j->plans[network], part->source, load_tick, j, &j->st);
+static bool open_stage(job *j, mk_stage *s, int which) {
+  const network *n = &j->networks[which];
+  return mk_stage_open_graph(s, j->backend, n->graph, n->plan, n->part->source, load_tick, j, &j->st);
 }
 
 /* ---- phases */
@@ -197,7 +263,7 @@ static bool encode_prompts(job *j) {
   const mk_request *r = &j->request;
   mk_stage text = {0};
   begin(j, "loading the text encoder");
-  if (!open_stage(j, &text, TEXT, &r->text)) return false;
+  if (!open_stage(j, &text, TEXT)) return false;
   take(&j->result->load_seconds, j);
   begin(j, "encoding the prompt");
   int64_t room = mk_stage_count(&text, "hidden");
@@ -219,7 +285,7 @@ static bool open_expert(job *j, int which, mk_stage *s) {
   begin(j, !r->dit[1].source ? "loading the transformer"
            : which           ? "loading the low-noise expert"
                              : "loading the high-noise expert");
-  if (!open_stage(j, s, HIGH + which, &r->dit[which])) return false;
+  if (!open_stage(j, s, HIGH + which)) return false;
   int64_t room = mk_stage_count(s, "context");
   bool ok = room == j->context_values;
   if (!ok)
@@ -279,7 +345,7 @@ static bool decode(job *j) {
   int64_t plane = r->latent_height * r->latent_width, pixels = r->width * r->height;
   mk_stage vae = {0};
   begin(j, "loading the decoder");
-  if (!open_stage(j, &vae, VAE, &r->vae)) return false;
+  if (!open_stage(j, &vae, VAE)) return false;
   take(&j->result->load_seconds, j);
   begin(j, "decoding");
   float *chunk = malloc((size_t)(pixels * 3 * 4) * sizeof *chunk);
@@ -330,26 +396,26 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   mk_result ignored = {0};
   job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
   *j.result = (mk_result){0};
-  bool ok = mk_request_open(&j.request, o, &j.st) && begin_noise(&j) && open_output(&j);
-  mk_timeline("request and checkpoint read");
-  if (ok) ok = (j.backend = mk_backend_open(o->backend, &j.st)) != NULL;
-  if (ok) j.policy = o->policy ? o->policy : strcmp(mk_backend_name(j.backend), "cpu") ? "exact" : "fp32";
+  const mk_status *why = &j.st;
+  bool ok = (j.backend = mk_backend_begin(o->backend, &j.st)) != NULL; /* first: a GPU takes long to start */
   if (ok && o->no_tune) mk_backend_ignore_records(j.backend);
-  ok = ok && check_networks(&j) && encode_prompts(&j) && end_noise(&j) && denoise(&j) && decode(&j) && finish_output(&j);
+  ok = ok && mk_request_open(&j.request, o, &j.st) && begin_noise(&j) && open_output(&j);
+  mk_timeline("request and checkpoint read");
+  if (ok) begin_networks(&j);
+  ok = ok && begin_text(&j) && tune(&j, true) && encode_prompts(&j) && end_networks(&j) && tune(&j, false) && end_noise(&j) &&
+       denoise(&j) && decode(&j) && finish_output(&j);
   end_noise(&j);
   mk_video_discard(j.video);
   mk_video_discard(j.sheet);
-  for (int i = 0; i < NETWORKS; i++) {
-    mk_plan_free(j.plans[i]);
-    mk_graph_free(j.graphs[i]);
-  }
+  drop_networks(&j);
   mk_backend_close(j.backend);
   mk_history_free(&j.history);
   for (int i = 0; i < 2; i++) free(j.context[i]);
   free(j.latents);
   mk_request_close(&j.request);
-  snprintf(j.result->message, sizeof j.result->message, "%s", ok ? "" : j.st.message);
-  return ok ? 0 : (int)j.st.code;
+  if (mk_failed(&j.unusable)) why = &j.unusable;
+  snprintf(j.result->message, sizeof j.result->message, "%s", ok ? "" : why->message);
+  return ok ? 0 : (int)why->code;
 }
 
 const char *mk_version(void) { return "0.1.0"; }

@@ -202,7 +202,6 @@ static int setup(void **state) {
   f->d.cu = &driver;
   strcpy(f->d.name, "Made-up GPU");
   mk_fail(&f->d.lt_missing, MK_EGPU, "no library");
-  assert_true(mk_gpu_slots_make(&f->d, &st));
   f->groups[0] = (mk_group){.name = "keep", .kind = "copy", .ncandidates = 2, .candidates = keep_candidates};
   f->groups[1] = (mk_group){.name = "out", .kind = "copy", .ncandidates = 1, .candidates = out_candidates};
   f->groups[2] = (mk_group){.name = "state", .kind = "copy", .ncandidates = 1, .candidates = state_candidates};
