@@ -35,7 +35,7 @@ mk_backend *mk_backend_begin(const char *name, mk_status *st) {
   return b;
 }
 
-bool mk_backend_as_begun(mk_backend *b) { return !b->device || mk_gpu_device_wait(b->device, MK_GPU_READY, &(mk_status){0}); }
+bool mk_backend_as_begun(const mk_backend *b) { return !b->device || mk_gpu_device_wait(b->device, MK_GPU_READY, &(mk_status){0}); }
 
 bool mk_backend_ready(mk_backend *b, mk_status *st) {
   if (b->device && mk_gpu_device_wait(b->device, MK_GPU_READY, &b->no_gpu)) return true;
@@ -74,22 +74,13 @@ static mk_tuning *tuning(mk_backend *b) {
   return &b->tuning;
 }
 
-/* The library's handle is made while plans are: should it fail, they are made again without. */
 mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
-  mk_gpu_device *d = b->device;
-  if (!d || !mk_gpu_device_wait(d, MK_GPU_KNOWN, st) || !mk_env_data_path("templates", templates, st)) return NULL;
-  mk_plan_options options = {.arch = d->arch,
-                             .smem_limit = d->smem_limit,
-                             .sms = d->sms,
-                             .templates = templates,
-                             .cublaslt = d->lt_found,
-                             .trial = b->trial};
-  mk_plan *plan = mk_plan_build(g, &options, st);
-  if (!plan || !mk_gpu_device_wait(d, MK_GPU_READY, st) || !d->lt == !options.cublaslt) return plan;
-  mk_plan_free(plan);
-  options.cublaslt = false;
-  return mk_plan_build(g, &options, st);
+  mk_status why = {0};
+  if (!b->device || !mk_env_data_path("templates", templates, st)) return NULL;
+  mk_plan *plan = mk_gpu_draft(b->device, g, &(mk_plan_options){.templates = templates, .trial = b->trial}, &why);
+  if (!plan && mk_backend_as_begun(b)) mk_fail(st, why.code, "%s", why.message); /* else mk_backend_ready says it */
+  return plan;
 }
 
 void mk_backend_choose(mk_backend *b, mk_plan *plan) {

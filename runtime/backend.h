@@ -16,7 +16,7 @@ mk_backend *mk_backend_open(const char *name, mk_status *st);
  * used. Then as_begun tells whether it has started; if not, all drafts must have ended before ready, which makes it cpu, or
  * fails. */
 mk_backend *mk_backend_begin(const char *name, mk_status *st);
-bool mk_backend_as_begun(mk_backend *b);
+bool mk_backend_as_begun(const mk_backend *b);
 bool mk_backend_ready(mk_backend *b, mk_status *st);
 void mk_backend_close(mk_backend *b); /* after all its sessions; NULL is fine */
 const char *mk_backend_name(const mk_backend *b);
@@ -27,8 +27,8 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial);
 /* From now on the plans keep the cost model's order, whatever was measured on this card. */
 void mk_backend_ignore_records(mk_backend *b);
 
-/* A plan of an optimized graph for the GPU with the cost model's choices, from any thread; NULL with a clean status on the CPU.
- * Free with mk_plan_free. choose takes those that were measured. */
+/* A plan of an optimized graph for the GPU with the cost model's choices, from any thread; NULL with a clean status on the CPU,
+ * and when the GPU does not start. Free with mk_plan_free. choose, after ready, takes the choices that were measured. */
 mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st);
 void mk_backend_choose(mk_backend *b, mk_plan *plan);
 

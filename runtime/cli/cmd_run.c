@@ -87,24 +87,29 @@ int cmd_run(int argc, char **argv) {
 
   mk_status st = {0};
   mk_graph *g = NULL;
-  mk_backend *b = NULL;
+  mk_plan *plan = NULL;
   run_job job = {.entry = entry};
-  mk_weights *w = mk_weights_open(&weights, &st);
+  mk_backend *b = mk_backend_begin(backend, &st); /* a GPU starts while the graph is made */
+  mk_weights *w = b ? mk_weights_open(&weights, &st) : NULL;
   if (w) g = mk_cli_load_graph(argv[first], &sets, mk_weights_source(w), false, &st);
   job.g = g;
   if (g && inputs) job.inputs = mk_tensor_file_open(inputs, &st);
-  if (!mk_failed(&st)) b = mk_backend_open(backend, &st);
-  if (b && trial.load && !strcmp(mk_backend_name(b), "cpu"))
-    mk_fail(&st, MK_EINPUT, "--load %s: the CPU backend runs no kernels; this needs a GPU", trial.load);
   mk_arena arena = {0};
   mk_trial tried = mk_cli_trial(&trial, &arena);
   if (b) mk_backend_try(b, &tried);
-  if (b && !mk_failed(&st)) job.session = mk_backend_session(b, g, NULL, &st);
+  if (!mk_failed(&st)) plan = mk_backend_draft(b, g, &st);
+  if (!mk_failed(&st) && mk_backend_ready(b, &st) && trial.load && !strcmp(mk_backend_name(b), "cpu"))
+    mk_fail(&st, MK_EINPUT, "--load %s: the CPU backend runs no kernels; this needs a GPU", trial.load);
+  if (!mk_failed(&st)) {
+    mk_backend_choose(b, plan);
+    job.session = mk_backend_session(b, g, plan, &st);
+  }
   mk_session *s = job.session;
   bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) &&
             s->ops->run(s, "prompt", &st) && s->ops->run(s, entry, &st);
   if (ok) save_outputs(&job, outputs, &st);
   if (s) s->ops->close(s);
+  mk_plan_free(plan);
   mk_backend_close(b);
   mk_arena_free(&arena);
   mk_tensor_file_close(job.inputs);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/gpu/session.h"
+
 static const mk_program *find_entry(const mk_plan *p, const char *name, mk_status *st) {
   for (int i = 0; i < p->nprograms; i++)
     if (name ? !strcmp(p->programs[i].name, name) : p->programs[i].rate == MK_RATE_STEP) return &p->programs[i];
@@ -60,17 +62,12 @@ mk_arithmetic mk_job_arithmetic(const mk_group *g) {
 
 static bool build(mk_job *j, const mk_measure *m, mk_status *st) {
   mk_plan_options options;
-  if (!mk_cli_plan_options(j->device ? j->device->arch : m->arch, &j->arena, &options, st)) return false;
-  if (j->device) {
-    options.smem_limit = j->device->smem_limit;
-    options.sms = j->device->sms;
-    options.cublaslt = j->device->lt != NULL;
-  }
+  if (!mk_cli_plan_options(m->arch, &j->arena, &options, st)) return false;
   options.trial = mk_cli_trial(&m->trial, &j->arena);
   options.trial.pins = m->pins;
   options.trial.npins = m->npins;
-  j->plan = mk_plan_build(j->subject.graph, &options, st);
-  if (!j->plan) return false;
+  j->plan = j->device ? mk_gpu_draft(j->device, j->subject.graph, &options, st) : mk_plan_build(j->subject.graph, &options, st);
+  if (!j->plan || (j->device && !mk_gpu_enter(j->device, st))) return false;
   if (j->device && !m->no_tune) {
     mk_tuning_open(&j->tuning, j->device);
     mk_tuning_apply(&j->tuning, j->device, j->plan);
@@ -82,12 +79,13 @@ static bool build(mk_job *j, const mk_measure *m, mk_status *st) {
 bool mk_job_open(mk_job *j, const mk_measure *m, mk_status *st) {
   *j = (mk_job){.device = m->device};
   if (m->inputs && !(j->inputs = mk_tensor_file_open(m->inputs, st))) return false;
-  if (!mk_subject_open(&j->subject, m, &j->arena, st)) return false;
-  if (!j->device && !m->arch) {
-    j->device = mk_gpu_device_open(0, st);
+  mk_status missing = {0};
+  if (!j->device && !m->arch) { /* starts while the graph is made */
+    j->device = mk_gpu_device_begin(0, &missing);
     j->owns_device = true;
-    if (!j->device) return false;
   }
+  if (!mk_subject_open(&j->subject, m, &j->arena, st)) return false;
+  if (mk_failed(&missing)) return mk_fail(st, missing.code, "%s", missing.message), false;
   if (!build(j, m, st)) return false;
   j->entry = find_entry(j->plan, m->entry, st);
   return j->entry != NULL;

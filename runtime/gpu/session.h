@@ -13,6 +13,9 @@ typedef struct mk_gpu_session_options { /* zero: the usual */
   bool poison;                          /* fill memory with NaN before it is first written, scratch before every run: for tests */
 } mk_gpu_session_options;
 
+/* A plan for the device, which need only be begun: its part of the options is filled in. From any thread. */
+mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *options, mk_status *st);
+
 /* Compiles what the plan needs (from the cubin cache where it can), picks for every group the first candidate that works,
  * beginning with plan->groups[i].chosen, and checks that memory suffices; memory is taken by load. Device and plan are borrowed
  * until close; several sessions may share a device. NULL with the status set on failure. */

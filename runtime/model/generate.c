@@ -401,6 +401,8 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   if (ok && o->no_tune) mk_backend_ignore_records(j.backend);
   ok = ok && mk_request_open(&j.request, o, &j.st) && begin_noise(&j) && open_output(&j);
   mk_timeline("request and checkpoint read");
+  char scripts[PATH_MAX];
+  ok = ok && mk_env_data_path("scripts/models", scripts, &j.st);
   if (ok) begin_networks(&j);
   ok = ok && begin_text(&j) && tune(&j, true) && encode_prompts(&j) && end_networks(&j) && tune(&j, false) && end_noise(&j) &&
        denoise(&j) && decode(&j) && finish_output(&j);

@@ -418,7 +418,7 @@ teardown() { umount "${out:-/nowhere}" 2>/dev/null || true; }
   echo "$output"
   [ "$status" -eq 1 ]
   [[ $output == *"$out"* && $output == *"No space left"* ]]
-  [[ -z $(find "$out" -type f -size +0) ]]
+  [[ -z $(find "$out" -type f -size +0 ! -name nvrtc) ]]
 }
 
 @test "a corrupted cache entry is named and compiled again" {
