@@ -20,7 +20,7 @@ bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) {
 bool mk_gpu_wait(mk_gpu_device *d, mk_status *st) { return MK_CU(d->cu, st, cuStreamSynchronize(d->stream)); }
 
 void mk_gpu_launched(mk_gpu_device *d) {
-  if (!d->launched) mk_timeline("first kernel launched");
+  if (!d->launched) mk_timeline("first kernel launched, %d compiled before", d->compiled);
   d->launched = true;
 }
 
@@ -184,6 +184,7 @@ static void end_opening(struct mk_gpu_opening *o) {
 void mk_gpu_device_close(mk_gpu_device *d) {
   if (!d) return;
   end_opening(d->opening);
+  if (d->launched) mk_timeline("GPU closed, %d kernels compiled in all", d->compiled);
   if (d->context) {
     d->cu->cuCtxSetCurrent(d->context);
     if (d->stream) d->cu->cuStreamSynchronize(d->stream);

@@ -51,6 +51,7 @@ typedef struct mk_gpu_device {
   struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
   int nlt_choices, lt_choices_cap;
   bool launched;        /* a kernel, ever */
+  int compiled;         /* kernels, instead of being found in the cache */
   mk_arena arena;       /* owns lt_choices */
   mk_cache cache;       /* of compiled kernels */
   mk_status lt_missing; /* why there is no matmul library */

@@ -89,6 +89,7 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
   if (!mk_kernels_prepare(sources, count, &options, &d->cache, &prepared, st)) return false;
   mk_log(MK_LOG_INFO, "%d kernels: %d from the cache, %d compiled in %.1f s of work", total, prepared.hits, prepared.compiled,
          prepared.compile_seconds);
+  d->compiled += prepared.compiled;
   mk_timeline("%d kernels from the cache, %d compiled", prepared.hits, prepared.compiled);
   for (int i = 0; i < count; i++) {
     const mk_cubin *c = &prepared.cubins[i];

@@ -1,4 +1,5 @@
-/* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns.
+/* A libcuda.so.1 made up for tests of messages: FAKE_VERSION is the CUDA version it claims, FAKE_INIT what cuInit returns,
+ * FAKE_CONTEXT what making a context does.
  * It has one GPU of FAKE_ARCH with FAKE_FREE_MIB free, and FAKE_SMEM bytes of shared memory and FAKE_THREADS threads a block.
  * Anything between two events takes FAKE_MS milliseconds there.
  * With FAKE_START, a time as `date +%s.%N` gives it, it says how long after that the first kernel was launched. Everything that
@@ -152,7 +153,7 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
   (void)device;
   *context = (CUcontext)1; /* there is one to be given back */
-  return 0;
+  return number("FAKE_CONTEXT", 0);
 }
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
