@@ -35,7 +35,9 @@ mk_backend *mk_backend_begin(const char *name, mk_status *st) {
   return b;
 }
 
-bool mk_backend_as_begun(const mk_backend *b) { return !b->device || mk_gpu_device_wait(b->device, MK_GPU_READY, &(mk_status){0}); }
+bool mk_backend_as_begun(const mk_backend *b) {
+  return !b->device || mk_gpu_device_wait(b->device, MK_GPU_READY, &(mk_status){0});
+}
 
 bool mk_backend_ready(mk_backend *b, mk_status *st) {
   if (b->device && mk_gpu_device_wait(b->device, MK_GPU_READY, &b->no_gpu)) return true;
