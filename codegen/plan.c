@@ -155,6 +155,7 @@ mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_sta
   }
   mk_arena temp = {0};
   mk_planner p;
+  unsigned failures = mk_text_failures();
   if (open_planner(&p, g, options, &temp, plan, st)) {
     mk_timeline("%s: templates and flow", plan->name);
     draft_programs(&p);
@@ -166,6 +167,7 @@ mk_plan *mk_plan_build(const mk_graph *g, const mk_plan_options *options, mk_sta
     mk_timeline("%s: candidates", plan->name);
     if (!mk_failed(st) && options->trial.edited) mk_take_edited(&p);
   }
+  if (mk_text_failures() != failures) mk_fail(st, MK_ENOMEM, "no memory for the plan's texts");
   mk_sidecars_close(p.sidecars);
   mk_arena_free(&temp);
   if (!mk_failed(st)) return plan;

@@ -38,7 +38,6 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
   mk_text_addf(&whole, "#define KERNEL %s\n%s%s\n%s\n%s", name, defines, p->prelude, p->row_code, text);
   mk_kernel k = {name, mk_strdup(p->arena, mk_text_str(&whole)), min_arch, arch_specific,
                  mk_hash64(mk_text_str(&whole), whole.len)};
-  if (whole.failed) mk_fail(p->st, MK_ENOMEM, "no memory for the source of %s", name);
   mk_text_free(&whole);
   MK_PUSH(p->arena, p->plan->kernels, p->plan->nkernels, p->kernels_cap, k);
   return same->kernel = p->plan->nkernels - 1;

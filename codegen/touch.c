@@ -78,7 +78,6 @@ static uint64_t signature(mk_planner *p, const mk_work *w, int root) {
   }
   mk_text_add(&t, "\n");
   mk_body_key(w->body, &t);
-  if (t.failed) mk_fail(p->st, MK_ENOMEM, "no memory for a group's signature");
   uint64_t hash = mk_hash64(mk_text_str(&t), t.len);
   mk_text_free(&t);
   return hash;

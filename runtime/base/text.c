@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static _Thread_local unsigned failures;
+
+unsigned mk_text_failures(void) { return failures; }
+
 static bool reserve(mk_text *t, size_t extra) {
   if (t->failed) return false;
   if (t->len + extra + 1 <= t->cap) return true;
@@ -13,6 +17,7 @@ static bool reserve(mk_text *t, size_t extra) {
   char *p = realloc(t->data, cap);
   if (!p) {
     t->failed = true;
+    failures++;
     return false;
   }
   t->data = p;

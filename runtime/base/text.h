@@ -1,4 +1,5 @@
-/* A growing string whose failure is sticky: append freely, check once at the end. */
+/* A growing string whose failure is sticky: append freely, check once at the end. Where texts are made of texts, the one at the
+ * end does not show that a piece is missing; mk_text_failures does. */
 #ifndef MK_BASE_TEXT_H
 #define MK_BASE_TEXT_H
 
@@ -18,5 +19,8 @@ void mk_text_clear(mk_text *t);
 void mk_text_free(mk_text *t);
 /* The text, "" when empty. Borrowed. */
 const char *mk_text_str(const mk_text *t);
+/* How many texts of this thread have failed so far: if there are more after a stage than before it, what it made is incomplete.
+ */
+unsigned mk_text_failures(void);
 
 #endif

@@ -139,7 +139,7 @@ int cmd_emit(int argc, char **argv) {
   if (!mk_failed(&st)) w = mk_weights_open(&r.weights, &st);
   if (w) g = mk_cli_load_graph(r.script, &r.sets, mk_weights_source(w), false, &st);
   if (g) emit(&r, g, &arena, &out, &st);
-  if (out.failed) mk_fail(&st, MK_ENOMEM, "out of host memory");
+  if (mk_text_failures()) mk_fail(&st, MK_ENOMEM, "out of host memory");
   if (!mk_failed(&st)) fputs(mk_text_str(&out), stdout);
   mk_graph_free(g);
   mk_weights_close(w);

@@ -21,7 +21,7 @@ static bool write_file(const char *folder, const char *name, const char *text, m
 
 /* Ends the text's use. */
 static bool write_text(const char *folder, const char *name, mk_text *text, mk_status *st) {
-  if (text->failed) mk_fail(st, MK_ENOMEM, "out of host memory");
+  if (mk_text_failures()) mk_fail(st, MK_ENOMEM, "out of host memory");
   bool ok = !mk_failed(st) && write_file(folder, name, mk_text_str(text), st);
   mk_text_free(text);
   return ok;

@@ -1,7 +1,8 @@
-/* For LD_PRELOAD: the allocation numbered FAIL_AT gets no memory, and those after it neither. The number of all allocations goes
- * to the file FAIL_COUNT. */
+/* For LD_PRELOAD: the allocation numbered FAIL_AT gets no memory, and those after it neither, or FAIL_FOR of them in all. The
+ * number of all allocations goes to the file FAIL_COUNT. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,12 +15,13 @@ void *__libc_calloc(size_t n, size_t bytes);
 void *__libc_realloc(void *p, size_t bytes);
 void *__libc_memalign(size_t alignment, size_t bytes);
 
-static atomic_long count, fail_at;
+static atomic_long count, fail_at, fail_end;
 
 __attribute__((constructor)) static void start(void) {
-  const char *at = getenv("FAIL_AT");
+  const char *at = getenv("FAIL_AT"), *many = getenv("FAIL_FOR");
   count = 0; /* the linker's own are not counted */
   fail_at = at ? atol(at) : 0;
+  fail_end = many ? fail_at + atol(many) : LONG_MAX;
 }
 
 __attribute__((destructor)) static void finish(void) {
@@ -32,7 +34,7 @@ __attribute__((destructor)) static void finish(void) {
 
 static bool refuses(void) {
   long n = ++count, at = fail_at;
-  if (!at || n < at) return false;
+  if (!at || n < at || n >= fail_end) return false;
   errno = ENOMEM;
   return true;
 }
