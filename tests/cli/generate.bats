@@ -202,11 +202,8 @@ interrupted() {
   shift
   "$MOONKILN" generate "$BATS_FILE_TMPDIR/diffusers" --prompt cat --backend cpu "$@" --out "$out/x.mp4" 2>"$here/errors" &
   pid=$!
-  for _ in {1..200}; do
-    if grep -q "$phase" "$here/errors"; then break; fi
-    sleep 0.05
-  done
-  kill -INT $pid
+  until grep -q "$phase" "$here/errors" || ! kill -0 $pid; do sleep 0.05; done # its progress line, however long that takes
+  kill -INT $pid || true
   wait $pid || code=$?
   cat "$here/errors"
   [ $code -eq 130 ]
