@@ -31,6 +31,12 @@ def main():
         ours = networks.velocity(dit, latents, t, hidden, networks.padding_bias(lengths, 16))
         padded = torch.cat([hidden, hidden.new_zeros(2, networks.TEXT_ROWS - 16, hidden.shape[2])], 1)
         print("velocity", largest(ours, dit(latents, t, padded).sample))
+        text = networks.make_text(128).eval()
+        for block in text.encoder.block:
+            block.layer[0].SelfAttention.relative_attention_bias.weight.normal_()
+        ids = torch.tensor([[5, 9, 77, 3, 1, 0, 0, 0], [8, 1, 0, 0, 0, 0, 0, 0]])
+        expected = text(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state * (ids != 0)[:, :, None]
+        print("text", largest(networks.encode_text(text, ids)[0], expected))
         counts = {name: sum(p.numel() for p in m.parameters())
                   for name, m in (("vae", vae), ("transformer", dit), ("text encoder", networks.make_text(128)))}
         print("parameters", counts, "MB", 2e-6 * (counts["vae"] + 2 * counts["transformer"] + counts["text encoder"]))

@@ -1,5 +1,6 @@
 """The pocket model's networks: the classes of Diffusers and Transformers at pocket sizes, and faster ways to run the same weights
 on many whole clips: `encode`, `decode` and `velocity` give what the classes give (check.py holds them together)."""
+import functools
 import math
 
 import torch
@@ -60,20 +61,38 @@ def planes(x):
     return x.permute(0, 3, 1, 2)
 
 
+def norm_silu(x, gain):
+    """x [rows, channels]."""
+    y = x.float()
+    inverse = torch.rsqrt(y.square().sum(1, keepdim=True).clamp_min(1e-24))
+    return F.silu(y * inverse * gain).to(x.dtype)
+
+
+@functools.cache
+def compiled_norm_silu():
+    return torch.compile(norm_silu)
+
+
 class WholeClips:
     """Runs an AutoencoderKLWan's weights over all frames at once. Activations lie in memory as [clips * frames, height, width,
     channels] and are handled as [clips * frames, channels, height, width]. A convolution over time runs in 3D, or (`stacked`) in
-    2D with the frames it reads side by side as channels."""
+    2D with the frames it reads side by side as channels. `compiled`: norms in one kernel each, through torch.compile."""
 
-    def __init__(self, vae, dtype=torch.float32, stacked=True):
-        self.vae, self.dtype, self.stacked = vae, dtype, stacked
+    def __init__(self, vae, dtype=torch.float32, stacked=True, compiled=False):
+        self.vae, self.dtype, self.stacked, self.compiled = vae, dtype, stacked, compiled
 
     def conv2d(self, x, conv, **options):
         return F.conv2d(x, conv.weight.to(self.dtype), conv.bias.to(self.dtype), **options)
 
     def norm_silu(self, x, norm):
-        inverse = torch.rsqrt((x.float() ** 2).sum(1, keepdim=True).clamp_min(1e-24)).to(x.dtype)
-        return F.silu(x * inverse * (norm.gamma * norm.scale).to(x.dtype).view(1, -1, 1, 1))
+        pixels, gain = x.permute(0, 2, 3, 1), (norm.gamma * norm.scale).flatten()
+        rows = pixels.reshape(-1, x.shape[1])
+        if self.compiled:
+            torch._dynamo.mark_dynamic(rows, 0)
+            rows = compiled_norm_silu()(rows, gain)
+        else:
+            rows = norm_silu(rows, gain)
+        return planes(rows.view(pixels.shape))
 
     def over_time(self, frames, conv, stride=1):
         """frames [n, t, h, w, c] -> [n * (t - 2) / stride, out, h, w]: each result reads three frames."""
@@ -169,10 +188,30 @@ def latent_statistics(vae, device):
 # ---- text --------------------------------------------------------------------------------------------------------------
 
 
+def t5_norm(x, layer, eps):
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * layer.weight
+
+
 def encode_text(encoder, ids):
-    """ids [n, k], 0 beyond the end -> hidden states [n, k, d], rows beyond the end zero, and how many rows are real [n]."""
+    """ids [n, k], 0 beyond the end -> hidden states [n, k, d], rows beyond the end zero, and how many rows are real [n]: what the
+    UMT5EncoderModel gives, without questions to the device that a CUDA graph cannot hold."""
     mask = (ids != 0)
-    hidden = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    eps = encoder.config.layer_norm_epsilon
+    x = F.embedding(ids, encoder.shared.weight)
+    place = torch.arange(ids.shape[1], device=ids.device)
+    for block in encoder.encoder.block:
+        attention, norm = block.layer[0].SelfAttention, block.layer[0].layer_norm
+        heads, width = attention.n_heads, attention.key_value_proj_dim
+        bucket = attention._relative_position_bucket(place[None, :] - place[:, None])
+        bias = attention.relative_attention_bias(bucket).permute(2, 0, 1) + torch.where(mask, 0.0, -1e30)[:, None, None, :]
+        h = t5_norm(x, norm, eps)
+        q, k, v = (F.linear(h, p.weight).unflatten(2, (heads, width)).transpose(1, 2) for p in (attention.q, attention.k, attention.v))
+        y = torch.softmax(q @ k.transpose(2, 3) + bias, -1) @ v
+        x = x + F.linear(y.transpose(1, 2).flatten(2), attention.o.weight)
+        dense, norm = block.layer[1].DenseReluDense, block.layer[1].layer_norm
+        h = t5_norm(x, norm, eps)
+        x = x + F.linear(F.gelu(F.linear(h, dense.wi_0.weight), approximate="tanh") * F.linear(h, dense.wi_1.weight), dense.wo.weight)
+    hidden = t5_norm(x, encoder.encoder.final_layer_norm, eps)
     return hidden * mask[:, :, None], mask.sum(1)
 
 
