@@ -88,22 +88,19 @@ def evaluate(o, model, pool, out, report):
     swapped = sample.Model(model.vae, model.text, model.experts[::-1], model.tokenizer)
     alone = {n: sample.Model(model.vae, model.text, [e, e], model.tokenizer) for n, e in zip(("high", "low"), model.experts)}
     runs = {
-        "shift 3": (model, default), "shift 12": (model, {**default, "shift": 12.0}),
-        "shift 5": (model, {**default, "shift": 5.0}),
-        "guidance 1": (model, {**default, "guidance": (1.0, 1.0)}), "guidance 5, 5": (model, {**default, "guidance": (5.0, 5.0)}),
-        "negative of another model": (model, {**default, "negative": "\u8272\u8c03"}),
-        "20 steps": (model, {**default, "steps": max(1, o.sample_steps // 2)}),
-        "experts swapped": (swapped, default), "only the high-noise expert": (alone["high"], default),
-        "only the low-noise expert": (alone["low"], default),
+        "shift 3": (model, default), "experts swapped": (swapped, default), "only the high-noise expert": (alone["high"], default),
+        "only the low-noise expert": (alone["low"], default), "20 steps": (model, {**default, "steps": max(1, o.sample_steps // 2)}),
+        "guidance 1": (model, {**default, "guidance": (1.0, 1.0)}), "shift 5": (model, {**default, "shift": 5.0}),
+        "shift 12": (model, {**default, "shift": 12.0}), "negative of another model": (model, {**default, "negative": "\u8272\u8c03"}),
+        "guidance 5, 5": (model, {**default, "guidance": (5.0, 5.0)}),
     }
     report["judge"] = {}
     clips, _ = drawing.draw(scenes, [drawing.track(s, random.Random(i)) for i, s in enumerate(scenes)], model.device)
     whole = networks.WholeClips(model.vae)
     with torch.no_grad():
         passed = torch.cat([whole.decode(whole.encode(part)[0]).clamp(-1, 1) for part in clips.split(10)])
-    for name, frames in (("drawn clips", clips), ("drawn clips through the VAE", passed)):
-        report["judge"][name] = judge(pool, to_frames(frames), scenes)[0]
-        say(f"judge, {name}:", report["judge"][name])
+    report["judge"]["drawn clips through the VAE"] = judge(pool, to_frames(passed), scenes)[0]
+    say("judge, drawn clips through the VAE:", report["judge"]["drawn clips through the VAE"])
     sheet(out / "sheet_vae.png", to_frames(passed)[:16])
     for name, (chosen, options) in runs.items():
         if time.time() - START > o.until:

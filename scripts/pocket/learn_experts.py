@@ -10,6 +10,7 @@ import networks
 from loop import START, Captured, Clock, Weights, milliseconds, round_weights, say
 
 DROP, NEGATIVE = 0.10, 0.03  # share of captions replaced by nothing, by something unreadable (such as another model's negative prompt)
+CHOICES = {"both": (0, 1), "high": (0,), "low": (1,)}
 
 
 class Bank:
@@ -69,39 +70,45 @@ def random_sigma(count, high, device):
     return shift * u / (1 + (shift - 1) * u)
 
 
-def losses(text, experts, bank, captions, count, run_block, dtype):
-    """Mean square error of the velocity, of the high- and the low-noise expert, each on `count` clips."""
+def losses(text, experts, chosen, bank, captions, count, run_block, dtype):
+    """Mean square error of the velocity of each chosen expert (0 high noise, 1 low noise), each on `count` clips."""
     device = bank.latents.device
-    clips = torch.randint(len(bank.latents), (2 * count,), device=device)
+    clips = torch.randint(len(bank.latents), (len(chosen) * count,), device=device)
     hidden, lengths = networks.encode_text(text, captions.draw(clips))
     bias = networks.padding_bias(lengths, captions.rows)
     clean = bank.latents[clips].float()
     noise = torch.randn(clean.shape, device=device)
     out = []
-    for i, expert in enumerate(experts):
+    for i, which in enumerate(chosen):
         part = slice(i * count, (i + 1) * count)
-        sigma = random_sigma(count, i == 0, device).view(-1, 1, 1, 1, 1)
+        sigma = random_sigma(count, which == 0, device).view(-1, 1, 1, 1, 1)
         x = (1 - sigma) * clean[part] + sigma * noise[part]
-        v = networks.velocity(expert, x, 1000 * sigma.view(-1), hidden[part], bias[part], dtype, run_block)
+        v = networks.velocity(experts[which], x, 1000 * sigma.view(-1), hidden[part], bias[part], dtype, run_block)
         out.append((v - (noise[part] - clean[part])).square().mean())
     return torch.stack(out)
 
 
 def train(o, device, vae, start, tokenizer, report, keep):
-    """start: text encoder and experts to go on from, or None. keep(text, experts): called now and then with the averaged weights."""
+    """start: text encoder and experts to go on from, or None. With one expert chosen, the text encoder stays as it is. keep(text,
+    experts): called now and then with the averaged weights."""
+    text, experts = start or (networks.make_text(tokenizer.rows), [networks.make_transformer() for _ in range(2)])
+    chosen = CHOICES[o.experts]
+    networks_to_train = [experts[i] for i in chosen] + ([text] if len(chosen) == 2 else [])
+    for m in (text, *experts):
+        m.to(device).requires_grad_(m in networks_to_train)
+    if not o.steps_dit and o.seconds_dit <= 0:
+        return text, experts
     say(f"encoding {o.bank} clips")
     bank = Bank(vae, o.bank, o.seed + 3, device, o.compile)
     captions = Captions(bank.scenes, tokenizer, device)
     say(f"bank: deviation of the latents {bank.latents.float().std().item():.3f}, {len(captions.ids)} captions of {captions.rows} rows")
-    text, experts = start or (networks.make_text(tokenizer.rows), [networks.make_transformer() for _ in range(2)])
-    text, experts = text.to(device).train().requires_grad_(True), [e.to(device).train().requires_grad_(True) for e in experts]
-    weights = Weights([text, *experts], device, 0.9995, (0.9, 0.98), 0.01)
+    weights = Weights(networks_to_train, device, 0.9995, (0.9, 0.98), 0.01)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     run_block = torch.compile(networks.block_forward) if o.compile else networks.block_forward
-    recent = torch.zeros(3, device=device)
+    recent = torch.zeros(len(chosen) + 1, device=device)
 
     def one_step():
-        loss = losses(text, experts, bank, captions, o.batch_dit, run_block, dtype)
+        loss = losses(text, experts, chosen, bank, captions, o.batch_dit, run_block, dtype)
         weights.update(loss.sum())
         recent.add_(torch.cat([loss.detach(), torch.ones(1, device=device)]))
 
@@ -114,12 +121,12 @@ def train(o, device, vae, start, tokenizer, report, keep):
         step()
         if clock.step % 16 == 0 and time.time() - shown > o.show or clock.step == 100:
             shown = time.time()
-            high, low, since = recent.tolist()
-            high, low = high / since, low / since
-            say(f"experts' step {clock.step} loss high {high:.4f} low {low:.4f} rate {weights.rate.item():.2e}")
-            report["dit_log"].append([clock.step, round(clock.progress(), 3), high, low])
+            *sums, since = recent.tolist()
+            shares = [v / since for v in sums]
+            say(f"step {clock.step} loss of experts ({o.experts})", *(f"{v:.4f}" for v in shares), f"rate {weights.rate.item():.2e}")
+            report["dit_log"].append([clock.step, round(clock.progress(), 3), *shares])
             recent.zero_()
-            if not math.isfinite(high + low):
+            if not math.isfinite(sum(shares)):
                 raise SystemExit("the experts' loss is not a number: a lower --rate-dit helps")
         if clock.step == 1000:
             weights.restart_average()

@@ -2,35 +2,46 @@
 import math
 import time
 
+import numpy as np
 import torch
 
 import clips as drawing
 import networks
 from loop import Captured, Clock, Weights, milliseconds, round_weights, say
+from scene import FRAMES, SIZE
 
 
 class ClipBank:
     """Clips as bytes on the device, from which batches of crops are drawn there."""
 
     def __init__(self, count, seed, device):
-        source, pictures, covers = drawing.Clips(seed, device), [], []
+        source, pictures, covers, middles = drawing.Clips(seed, device), [], [], []
         while count > 0:
-            picture, cover = source.batch(min(64, count))
+            scenes, tracks = source.scenes(min(64, count))
+            picture, cover = drawing.draw(scenes, tracks, device)
             count -= len(picture)
             pictures.append(((picture + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1))
             covers.append((cover[:, 0] * 255).round().byte())
-        self.pictures, self.covers = torch.cat(pictures), torch.cat(covers)
+            middles.append(torch.as_tensor(np.stack(tracks)[:, :2], device=device).round().long())
+        self.pictures, self.covers, self.middles = torch.cat(pictures), torch.cat(covers), torch.cat(middles)
 
     def crops(self, count, frames, size):
-        """Clips f32 [count, 3, frames, size, size] in -1..1, and the shape's coverage [count, 1, frames, size, size]."""
-        device, whole = self.pictures.device, self.pictures.shape
+        """Clips f32 [count, 3, frames, size, size] in -1..1, and the shape's coverage [count, 1, frames, size, size]. A crop lies
+        around the shape, give or take half its own size."""
+        device, (clips, length, height, width) = self.pictures.device, self.pictures.shape[:4]
+        clip = torch.randint(clips, (count,), device=device)
+        first = torch.randint(length - frames + 1, (count,), device=device)
+        x, y = self.middles[clip, :, first + frames // 2].unbind(1)
 
-        def somewhere(room, length):
-            return torch.randint(room - length + 1, (count, 1), device=device) + torch.arange(length, device=device)
+        def range_from(start, steps):
+            return start[:, None] + torch.arange(steps, device=device)
 
-        clip = torch.randint(whole[0], (count,), device=device)[:, None, None, None]
-        t = somewhere(whole[1], frames)[:, :, None, None]
-        y, x = somewhere(whole[2], size)[:, None, :, None], somewhere(whole[3], size)[:, None, None, :]
+        def around(middle, room):
+            moved = middle - size // 2 + torch.randint(-size // 2, size // 2 + 1, (count,), device=device)
+            return range_from(moved.clamp(0, room - size), size)
+
+        t, y, x = range_from(first, frames)[:, :, None, None], around(y, height)[:, None, :, None], around(x, width)[:, None, None, :]
+        clip = clip[:, None, None, None]
         picture = self.pictures[clip, t, y, x].float().permute(0, 4, 1, 2, 3) / 127.5 - 1
         return picture, self.covers[clip, t, y, x].float()[:, None] / 255
 
@@ -46,36 +57,29 @@ def losses(whole, batch, cover, divergence_weight):
     return error + divergence_weight * divergence, difference.detach().square().mean(), divergence.detach()
 
 
-def train(o, device, report):
-    vae = networks.make_vae().to(device)
+def train(o, device, vae, report):
+    """vae: to go on with, or None."""
+    vae = (vae or networks.make_vae()).to(device).train().requires_grad_(True)
     half = torch.bfloat16 if device == "cuda" else torch.float32
     bank = ClipBank(o.clips, o.seed + 1, device)
     say(f"{o.clips} clips drawn")
     weights = Weights([vae], device, 0.998, (0.9, 0.99), 1e-4)
-    stages = ((0.7, o.batch_vae, 9, 64), (1.0, max(1, o.batch_vae // 4), drawing.drawing.FRAMES, drawing.drawing.SIZE))
-    ways = {"2D": True, "3D": False}
-
-    def make_step(count, frames, size, stacked):
-        whole = networks.WholeClips(vae, half, stacked, o.compile)
-
-        def step():
-            loss, error, divergence = losses(whole, *bank.crops(count, frames, size), o.divergence)
+    whole = networks.WholeClips(vae, half, device == "cpu", o.compile)
+    stages = ((0.8, o.batch_vae, 9, 64), (1.0, max(1, o.batch_vae // 2), FRAMES, SIZE))
+    clock, shown = None, time.time()
+    for end, *shape in stages:
+        def one_step(shape=shape):
+            loss, error, divergence = losses(whole, *bank.crops(*shape), o.divergence)
             weights.update(loss)
             return torch.stack([loss.detach(), error, divergence])
 
-        return Captured(step, device)
-
-    clock, shown = Clock(o.seconds_vae, o.steps_vae), time.time()
-    for end, *shape in stages:
-        steps = {name: make_step(*shape, stacked) for name, stacked in ways.items()}
-        times = {name: milliseconds(step) for name, step in steps.items()}
-        say("vae: batches of", shape, "ms a step, convolutions over time in", {n: round(t, 1) for n, t in times.items()})
-        best = min(times, key=times.get)
-        step, ways = steps[best], {best: ways[best]}
+        step = Captured(one_step, device)
+        say(f"vae: {milliseconds(step):.1f} ms a step, crops: {shape}")
+        clock = clock or Clock(o.seconds_vae, o.steps_vae)
         while clock.progress() < end:
             weights.rate.fill_(clock.rate(o.rate_vae, 200))
             figures = step()
-            if clock.step % 16 == 0 and time.time() - shown > o.show or clock.step in (0, 100):
+            if clock.step % 16 == 0 and time.time() - shown > o.show or clock.step == 100:
                 shown = time.time()
                 loss, error, divergence = figures.tolist()
                 quality = -10 * math.log10(error / 4)

@@ -2,7 +2,7 @@
 """Trains the pocket model: a Wan text-to-video model of 7.7 million parameters, in Diffusers' layout, on clips drawn by a program.
 
     python3 scripts/pocket/train.py OUT_DIR [--seconds-vae 130] [--seconds-dit 300] [--seed 1]
-    python3 scripts/pocket/train.py OUT_DIR --start MODEL_DIR ...        # keeps that model's VAE and goes on with its experts
+    python3 scripts/pocket/train.py OUT_DIR --start MODEL_DIR ...   # goes on from that model
 
 First the VAE; then the text encoder and both experts together. Learning rates follow the clock, so that each part ends with small steps
 when its time is up; --steps-vae and --steps-dit count steps instead and make a run that repeats. Afterwards the weights are rounded to
@@ -31,14 +31,16 @@ from loop import START, say
 def options():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("out", type=Path)
-    p.add_argument("--start", type=Path, help="a model folder to go on from: its VAE stays")
+    p.add_argument("--start", type=Path, help="a model folder to go on from; with --seconds-vae 0 its VAE stays")
+    p.add_argument("--low-noise-from", type=Path, help="a model folder to take the low-noise expert from")
+    p.add_argument("--experts", choices=learn_experts.CHOICES, default="both", help="which to train; the text encoder only with both")
     p.add_argument("--seconds-vae", type=float, default=130)
     p.add_argument("--seconds-dit", type=float, default=300)
     p.add_argument("--steps-vae", type=int, default=0, help="count steps, not seconds")
     p.add_argument("--steps-dit", type=int, default=0)
-    p.add_argument("--batch-vae", type=int, default=24)
+    p.add_argument("--batch-vae", type=int, default=8)
     p.add_argument("--batch-dit", type=int, default=96, help="of each expert")
-    p.add_argument("--rate-vae", type=float, default=1.5e-3)
+    p.add_argument("--rate-vae", type=float, default=1.2e-3)
     p.add_argument("--rate-dit", type=float, default=1.2e-3)
     p.add_argument("--divergence", type=float, default=1e-4, help="weight of the VAE's KL divergence")
     p.add_argument("--clips", type=int, default=3072, help="clips that the VAE is trained on")
@@ -52,6 +54,8 @@ def options():
     p.add_argument("--no-compile", dest="compile", action="store_false")
     p.add_argument("--toy", action="store_true", help="a few steps of tiny batches: a try of the whole script on a CPU")
     o = p.parse_args()
+    if not o.start and (o.low_noise_from or o.experts != "both"):
+        p.error("--low-noise-from and --experts high or low go on from a model: name it with --start")
     if o.toy:
         o.steps_vae, o.steps_dit, o.batch_vae, o.batch_dit, o.bank, o.judged, o.compile, o.show = 3, 3, 1, 4, 16, 4, False, 0
         o.clips = 8
@@ -77,10 +81,13 @@ def main():
         model_file = tokenizer.make()
         words = tokenizer.Tokenizer(model_file)
         start = None
+        vae = None
         if o.start:
             vae, *start = examine.read(o.start, device)
-        else:
-            vae = learn_vae.train(o, device, report)
+        if o.low_noise_from:
+            start[1][1] = examine.read(o.low_noise_from, device)[2][1]
+        if not o.start or o.seconds_vae > 0:
+            vae = learn_vae.train(o, device, vae, report)
 
         def keep(text, experts):
             examine.write(o.out / "model", vae, text, experts, model_file)
@@ -91,7 +98,8 @@ def main():
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
         try:
-            examine.evaluate(o, sample.Model(vae, text, experts, words), pool, o.out, report)
+            if o.judged:
+                examine.evaluate(o, sample.Model(vae, text, experts, words), pool, o.out, report)
         finally:
             report["seconds"] = time.time() - START
             (o.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
