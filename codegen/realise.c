@@ -37,7 +37,7 @@ static piece open_piece(mk_planner *p, const mk_draft *d, const mk_site *site, i
   piece x = {.p = p, .d = d, .site = site, .inside = inside, .g = mk_graph_new("realisation")};
   x.ok = x.g != NULL;
   if (!x.g) mk_fail(p->st, MK_ENOMEM, "no memory for a graph");
-  x.map = MK_NEW_ARRAY(p->temp, int, d->gr->f->g->count);
+  x.map = MK_NEW_ARRAY(x.g ? &x.g->arena : p->temp, int, d->gr->f->g->count);
   memset(x.map, -1, sizeof *x.map * (size_t)d->gr->f->g->count);
   return x;
 }
@@ -113,7 +113,7 @@ static int copy(piece *x, int node) {
   if (mk_is_scalar_const(flow_of(x)->g, node)) {
     id = build(x, n, NULL);
   } else if (is_inside(x, node)) {
-    int *args = MK_NEW_ARRAY(x->p->temp, int, n->nargs);
+    int *args = MK_NEW_ARRAY(&x->g->arena, int, n->nargs);
     for (int k = 0; k < n->nargs; k++) args[k] = copy(x, n->args[k]);
     id = build(x, n, args);
   } else {
@@ -153,21 +153,21 @@ static bool plan_piece(piece *x, mk_draft *d) {
   if (!x->ok) return false;
   mk_pass_cse(x->g);
   mk_pass_dce(x->g);
-  mk_flow *f = mk_flow_build(x->g, x->p->temp, x->p->st);
+  mk_flow *f = mk_flow_build(x->g, &x->g->arena, x->p->st);
   if (!f) return false;
   *d = (mk_draft){.name = x->d->name, .rate = MK_RATE_STEP, .nbuffers = f->nbuffers};
   d->gr = mk_group_units(f, MK_RATE_STEP, 0, NULL, NULL);
-  d->ref = MK_NEW_ARRAY(x->p->temp, mk_ref, f->nbuffers);
+  d->ref = MK_NEW_ARRAY(&x->g->arena, mk_ref, f->nbuffers);
   for (int b = 0; b < f->nbuffers; b++) d->ref[b].offset = -1;
   for (int i = 0; i < x->g->count; i++)
     if (x->g->nodes[i].op == MK_OP_INPUT) d->ref[i] = x->inputs[atoi(x->g->nodes[i].name)];
   for (int i = 0; i < x->noutputs; i++) d->ref[f->output_buffer[i]] = x->outputs[i];
-  d->work = MK_NEW_ARRAY(x->p->temp, mk_work, d->gr->norder);
+  d->work = MK_NEW_ARRAY(&x->g->arena, mk_work, d->gr->norder);
   for (int i = 0; i < d->gr->norder; i++) {
     int buffers[256], c = d->gr->order[i];
     mk_work *w = &d->work[d->nwork++];
     *w = (mk_work){.cluster = c, .workspace = -1};
-    w->body = mk_body_build(d->gr, &d->gr->clusters[c], x->p->temp, x->p->st);
+    w->body = mk_body_build(d->gr, &d->gr->clusters[c], &x->g->arena, x->p->st);
     if (!w->body) return false;
     for (int n = mk_work_buffers(d, w, buffers, 256) - 1; n >= 0; n--)
       if (d->ref[buffers[n]].offset < 0) return false;
@@ -350,7 +350,7 @@ static bool open_hook(piece *x, mk_draft *d, mk_hook *out) {
   mk_cluster *c = &d->gr->clusters[d->work[0].cluster];
   const mk_axes *map = &c->members[c->nmembers - 1].map; /* of the last in unit order: h itself */
   c->cols = mk_axes_dim(map, map->rank - 1);
-  *out = (mk_hook){d, mk_body_build(d->gr, c, x->p->temp, x->p->st)};
+  *out = (mk_hook){d, mk_body_build(d->gr, c, &x->g->arena, x->p->st)};
   return out->body != NULL;
 }
 

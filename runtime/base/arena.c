@@ -11,13 +11,15 @@ struct mk_arena_block {
   _Alignas(16) char data[];
 };
 
-enum { BLOCK_BYTES = 64 << 10 };
+/* Blocks double: many arenas hold a few numbers, and clearing what they do not use would be most of the work. */
+enum { FIRST_BYTES = 1 << 10, MOST_BYTES = 64 << 10 };
 
 void *mk_alloc(mk_arena *a, size_t bytes) {
   bytes = (bytes + 15) & ~(size_t)15;
   mk_arena_block *b = a->head;
   if (!b || b->size - b->used < bytes) {
-    size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    size_t usual = !b ? FIRST_BYTES : b->size < MOST_BYTES / 2 ? 2 * b->size : MOST_BYTES;
+    size_t size = bytes > usual ? bytes : usual;
     b = calloc(1, sizeof *b + size);
     if (!b) {
       fprintf(stderr, "moonkiln: out of host memory (%zu bytes)\n", size);
