@@ -54,8 +54,9 @@ static bool identify(mk_gpu_device *d, mk_status *st) {
   return true;
 }
 
-/* ---- opening: the driver's initialisation and its context take longest, loading cuBLASLt a twentieth of a second; it is done
- * beside them, and all of it beside whatever the opener does meanwhile. */
+/* ---- opening, beside whatever the opener does meanwhile. On an H200 the driver's initialisation takes 10 ms, loading cuBLASLt
+ * 50, the context 110: the last two go on side by side, but not the first two, as both load libraries, which the system does one
+ * after the other. */
 
 struct mk_gpu_opening {
   pthread_t thread, library_thread;
@@ -63,7 +64,7 @@ struct mk_gpu_opening {
   pthread_mutex_t lock; /* of what follows */
   pthread_cond_t changed;
   mk_gpu_opened far;
-  bool failed;
+  bool failed, no_library;
   mk_status why; /* failed */
 };
 
@@ -88,6 +89,15 @@ bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st) {
   return ok;
 }
 
+bool mk_gpu_device_has_lt(mk_gpu_device *d) {
+  struct mk_gpu_opening *o = d->opening;
+  if (!o) return d->lt != NULL;
+  pthread_mutex_lock(&o->lock);
+  bool lacks = o->far == MK_GPU_READY ? !d->lt : o->no_library;
+  pthread_mutex_unlock(&o->lock);
+  return !lacks;
+}
+
 /* The matmul library's file is loaded here, its handle made when there is a context. */
 static void *load_library(void *user) {
   mk_gpu_device *d = user;
@@ -96,11 +106,13 @@ static void *load_library(void *user) {
     mk_fail(&d->lt_missing, MK_ENOMEM, "out of host memory");
   } else if (mk_cublaslt_open(lt, d->cu->version / 1000, &d->lt_missing)) {
     d->lt = lt;
-    d->lt_found = true;
     mk_timeline("cuBLASLt loaded");
-  } else {
-    free(lt);
+    return NULL;
   }
+  free(lt);
+  pthread_mutex_lock(&d->opening->lock);
+  d->opening->no_library = true;
+  pthread_mutex_unlock(&d->opening->lock);
   return NULL;
 }
 
@@ -133,12 +145,15 @@ static void *open_all(void *user) {
   mk_gpu_device *d = user;
   struct mk_gpu_opening *o = d->opening;
   mk_status why = {0};
-  bool beside = !pthread_create(&o->library_thread, NULL, load_library, d);
-  if (!beside) load_library(d);
-  bool ok = mk_driver_start((mk_driver *)d->cu, &why) && identify(d, &why);
+  bool ok = mk_driver_start((mk_driver *)d->cu, &why) && identify(d, &why), beside = false;
+  if (ok) {
+    reached(d, MK_GPU_KNOWN, NULL);
+    beside = !pthread_create(&o->library_thread, NULL, load_library, d);
+    if (!beside) load_library(d);
+    ok = open_context(d, &why);
+  }
   if (beside) pthread_join(o->library_thread, NULL);
-  if (ok) reached(d, MK_GPU_KNOWN, NULL);
-  ok = ok && open_context(d, &why) && open_library(d, &why);
+  ok = ok && open_library(d, &why);
   if (ok) mk_timeline("GPU ready");
   reached(d, MK_GPU_READY, ok ? NULL : &why);
   return NULL;

@@ -15,13 +15,14 @@ typedef struct mk_gpu_block { /* device memory */
 enum { MK_GPU_SLOTS = 4 };
 typedef struct mk_gpu_slot { /* a page-locked staging buffer */
   void *host;
+  int64_t bytes;
   CUevent done; /* recorded after the copy that last used it */
 } mk_gpu_slot;
 
 /* How far opening a device has come. */
 typedef enum mk_gpu_opened {
   MK_GPU_DRIVER, /* the driver is loaded, and is being initialised */
-  MK_GPU_KNOWN,  /* name, arch, sms, smem_limit, total_bytes; and whether there is a matmul library */
+  MK_GPU_KNOWN,  /* name, arch, sms, smem_limit, total_bytes */
   MK_GPU_READY   /* context, streams, the matmul library's handle */
 } mk_gpu_opened;
 
@@ -30,7 +31,6 @@ typedef struct mk_gpu_device {
   const mk_driver *cu;            /* owned */
   const mk_cublaslt *lt;          /* owned; NULL: not there, see lt_missing. Settled when READY */
   struct mk_gpu_opening *opening; /* owned; NULL: all is there */
-  bool lt_found;                  /* the library is loaded: most likely it works */
   int ordinal;
   CUdevice device;
   CUcontext context; /* the primary context, retained */
@@ -66,6 +66,9 @@ mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st);
 /* Waits until the device is opened that far; false with what mk_gpu_device_open says. From any thread. */
 bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st);
 void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is fine */
+
+/* Whether there is a matmul library; until READY, whether there may be one. From any thread. */
+bool mk_gpu_device_has_lt(mk_gpu_device *d);
 
 /* Waits for the device, and makes its context this thread's current one. */
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);

@@ -7,6 +7,7 @@
 
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
+#include "runtime/base/text.h"
 
 static bool lt_ok(mk_gpu_device *d, cublasStatus_t r, const char *call, mk_status *st) {
   if (r == CUBLAS_STATUS_SUCCESS) return true;
@@ -41,24 +42,66 @@ static uint32_t alignment(mk_ref ref) {
   return low == 0 || low > 256 ? 256 : (uint32_t)low;
 }
 
-typedef struct problem { /* what decides the algorithm; zeroed before filling, as its bytes are hashed */
-  int64_t m, n, k, lda, ldb, ldc, ldd;
-  int32_t ab_type, c_type, d_type, bias_type, tf32, epilogue, beta;
-  uint32_t align[4];
-} problem;
-
-static uint64_t problem_key(const mk_lt *lt) {
-  problem p;
-  memset(&p, 0, sizeof p);
-  p.m = lt->m, p.n = lt->n, p.k = lt->k;
-  p.lda = lt->lda, p.ldb = lt->ldb, p.ldc = lt->ldc, p.ldd = lt->ldd;
-  p.ab_type = lt->ab_type, p.c_type = lt->c_type, p.d_type = lt->d_type, p.bias_type = lt->bias_type;
-  p.tf32 = lt->tf32, p.epilogue = lt->epilogue, p.beta = lt->beta != 0;
-  p.align[0] = alignment(lt->a), p.align[1] = alignment(lt->b), p.align[2] = alignment(lt->c), p.align[3] = alignment(lt->d);
-  return mk_hash64(&p, sizeof p);
+/* What decides the algorithms, as text. */
+static void add_problem(const mk_lt *lt, mk_text *out) {
+  mk_text_addf(out, "m %lld n %lld k %lld ld %lld %lld %lld %lld", (long long)lt->m, (long long)lt->n, (long long)lt->k,
+               (long long)lt->lda, (long long)lt->ldb, (long long)lt->ldc, (long long)lt->ldd);
+  mk_text_addf(out, " types %d %d %d %d tf32 %d epilogue %d beta %d", (int)lt->ab_type, (int)lt->c_type, (int)lt->d_type,
+               (int)lt->bias_type, lt->tf32, (int)lt->epilogue, lt->beta != 0);
+  mk_text_addf(out, " alignment %u %u %u %u\n", alignment(lt->a), alignment(lt->b), alignment(lt->c), alignment(lt->d));
 }
 
-/* ---- algorithms */
+static uint64_t problem_key(const mk_lt *lt) {
+  mk_text t = {0};
+  add_problem(lt, &t);
+  uint64_t key = mk_hash64(mk_text_str(&t), t.len);
+  mk_text_free(&t);
+  return key;
+}
+
+/* ---- algorithms. Asking for them takes the library a fortieth of a second for each problem, most of a start with a full cache:
+ * its answers are kept beside the kernels. It says itself that the same version takes them back. */
+
+static void make_cache_key(const mk_gpu_device *d, const mk_lt *lt, mk_text *key) {
+  mk_text_addf(key,
+               "moonkiln cublaslt 1\nversion %zu driver %d\n%s sm_%d %d multiprocessors\nworkspace %lld algorithms %d of %zu\n",
+               d->lt->version, d->cu->version, d->name, d->arch, d->sms, (long long)d->lt_workspace.bytes, MK_GPU_LT_TRIED,
+               sizeof(cublasLtMatmulAlgo_t));
+  add_problem(lt, key);
+}
+
+static bool recall(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_choice *c) {
+  mk_text key = {0};
+  mk_cache_entry e;
+  make_cache_key(d, lt, &key);
+  bool found = !key.failed && mk_cache_lookup(&d->cache, key.data, key.len, &e);
+  mk_text_free(&key);
+  if (!found) return false;
+  size_t each = sizeof *c->algos;
+  if (e.bytes && e.bytes <= sizeof c->algos && e.bytes % each == 0) {
+    memcpy(c->algos, e.payload, e.bytes);
+    c->count = (int)(e.bytes / each);
+  }
+  mk_cache_entry_free(&e);
+  return c->count > 0;
+}
+
+static void keep(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_choice *c) {
+  mk_text key = {0}, label = {0}, meta = {0};
+  make_cache_key(d, lt, &key);
+  mk_text_addf(&label, "sm_%d cublaslt %lldx%lldx%lld", d->arch, (long long)lt->m, (long long)lt->n, (long long)lt->k);
+  mk_text_addf(&meta, "%d algorithms", c->count);
+  if (!key.failed && !label.failed && !meta.failed)
+    mk_cache_store(&d->cache, key.data, key.len,
+                   &(mk_cache_entry){.label = label.data,
+                                     .meta = meta.data,
+                                     .log = "",
+                                     .payload = c->algos,
+                                     .bytes = sizeof *c->algos * (size_t)c->count});
+  mk_text_free(&key);
+  mk_text_free(&label);
+  mk_text_free(&meta);
+}
 
 static void name_of(const mk_cublaslt *lib, const cublasLtMatmulAlgo_t *algo, char name[MK_GPU_LT_NAME]) {
   static const struct {
@@ -120,16 +163,12 @@ void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name) {
   take_wanted(d, c);
 }
 
-/* Asks the library which algorithms it has for the problem; index in d->lt_choices, or -1. */
-static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
+/* Asks the library which algorithms it has for the problem. */
+static bool ask(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *choice, mk_status *st) {
   const mk_cublaslt *lib = d->lt;
   const mk_lt *lt = op->lt;
-  int at = find_choice(d, lt);
-  mk_gpu_lt_choice *choice = &d->lt_choices[at];
-  if (choice->count) return at;
-
   cublasLtMatmulPreference_t pref = NULL;
-  if (!lt_ok(d, lib->cublasLtMatmulPreferenceCreate(&pref), "cublasLtMatmulPreferenceCreate", st)) return -1;
+  if (!lt_ok(d, lib->cublasLtMatmulPreferenceCreate(&pref), "cublasLtMatmulPreferenceCreate", st)) return false;
   size_t workspace = (size_t)d->lt_workspace.bytes;
   mk_ref c = lt->beta != 0 ? lt->c : lt->d;
   const struct {
@@ -150,7 +189,7 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
     r = lib->cublasLtMatmulAlgoGetHeuristic(d->lt_handle, op->desc, op->a, op->b, op->c, op->d, pref, MK_GPU_LT_TRIED, results,
                                             &found);
   lib->cublasLtMatmulPreferenceDestroy(pref);
-  if (!lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st)) return -1;
+  if (!lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st)) return false;
 
   for (int i = 0; i < found; i++)
     if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= workspace)
@@ -158,7 +197,19 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   if (!choice->count) {
     mk_fail(st, MK_EUNSUPPORTED, "cuBLASLt has no algorithm for m=%lld n=%lld k=%lld", (long long)lt->m, (long long)lt->n,
             (long long)lt->k);
-    return -1;
+    return false;
+  }
+  return true;
+}
+
+/* Finds the problem's algorithms; index in d->lt_choices, or -1. */
+static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
+  int at = find_choice(d, op->lt);
+  mk_gpu_lt_choice *choice = &d->lt_choices[at];
+  if (choice->count) return at;
+  if (!recall(d, op->lt, choice)) {
+    if (!ask(d, op, choice, st)) return -1;
+    keep(d, op->lt, choice);
   }
   take_wanted(d, choice);
   return at;

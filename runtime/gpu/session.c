@@ -196,17 +196,17 @@ static const mk_session_ops ops = {.load = session_load,
                                    .unpark = session_unpark,
                                    .close = session_close};
 
-/* The matmul library's handle is made while plans are: should it fail, they are made again without. */
+/* The matmul library is opened while plans are made: should that fail, they are made again without. */
 mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *o, mk_status *st) {
   if (!mk_gpu_device_wait(d, MK_GPU_KNOWN, st)) return NULL;
   o->arch = d->arch;
   o->smem_limit = d->smem_limit;
   o->sms = d->sms;
-  o->cublaslt = d->lt_found;
+  o->cublaslt = mk_gpu_device_has_lt(d);
   mk_plan *plan = mk_plan_build(g, o, st);
   if (!plan) return NULL;
   bool ready = mk_gpu_device_wait(d, MK_GPU_READY, st);
-  if (ready && !d->lt == !o->cublaslt) return plan;
+  if (ready && mk_gpu_device_has_lt(d) == o->cublaslt) return plan;
   mk_plan_free(plan);
   o->cublaslt = false;
   return ready ? mk_plan_build(g, o, st) : NULL;

@@ -5,6 +5,8 @@
 /* A slice per task: large enough to hide the scheduling, small enough that every core gets some of a buffer. */
 static const int64_t slice_bytes = 1 << 20;
 
+enum { SMALLEST_SLOT = 256 << 10 };
+
 void mk_gpu_slots_free(mk_gpu_device *d) {
   for (int i = 0; i < MK_GPU_SLOTS; i++) {
     if (d->slots[i].done) d->cu->cuEventDestroy(d->slots[i].done);
@@ -29,14 +31,21 @@ static void convert(void *dst, mk_dtype dst_type, const void *src, mk_dtype src_
   }
 }
 
-/* The next staging buffer, once its last copy is over. Page-locking one takes a hundredth of a second: not before it is needed.
- */
-static mk_gpu_slot *slot_take(mk_gpu_device *d, mk_status *st) {
+/* The next staging buffer, once its last copy is over. Page-locking takes a millisecond for 3 MiB: no more than is needed. */
+static mk_gpu_slot *slot_take(mk_gpu_device *d, int64_t bytes, mk_status *st) {
   mk_gpu_slot *slot = &d->slots[d->next_slot];
+  int64_t room = SMALLEST_SLOT;
   d->next_slot = (d->next_slot + 1) % MK_GPU_SLOTS;
-  if (!slot->host && !MK_CU(d->cu, st, cuMemHostAlloc(&slot->host, MK_GPU_SLOT_BYTES, 0))) return NULL;
   if (!slot->done && !MK_CU(d->cu, st, cuEventCreate(&slot->done, CU_EVENT_DISABLE_TIMING))) return NULL;
-  return MK_CU(d->cu, st, cuEventSynchronize(slot->done)) ? slot : NULL;
+  if (!MK_CU(d->cu, st, cuEventSynchronize(slot->done))) return NULL;
+  if (slot->bytes >= bytes) return slot;
+  while (room < bytes) room *= 2;
+  if (slot->host) d->cu->cuMemFreeHost(slot->host);
+  slot->host = NULL;
+  slot->bytes = 0;
+  if (!MK_CU(d->cu, st, cuMemHostAlloc(&slot->host, (size_t)room, 0))) return NULL;
+  slot->bytes = room;
+  return slot;
 }
 
 bool mk_gpu_upload(mk_gpu_device *d, CUstream stream, CUdeviceptr dst, mk_dtype dst_type, const void *src, mk_dtype src_type,
@@ -45,7 +54,7 @@ bool mk_gpu_upload(mk_gpu_device *d, CUstream stream, CUdeviceptr dst, mk_dtype 
   int64_t per = MK_GPU_SLOT_BYTES / to;
   for (int64_t begin = 0; begin < count; begin += per) {
     int64_t n = count - begin < per ? count - begin : per;
-    mk_gpu_slot *slot = slot_take(d, st);
+    mk_gpu_slot *slot = slot_take(d, n * to, st);
     if (!slot) return false;
     convert(slot->host, dst_type, (const char *)src + begin * from, src_type, n);
     CUresult r = d->cu->cuMemcpyHtoDAsync(dst + (CUdeviceptr)(begin * to), slot->host, (size_t)(n * to), stream);
@@ -76,7 +85,8 @@ bool mk_gpu_download(mk_gpu_device *d, void *dst, mk_dtype dst_type, CUdeviceptr
   int64_t from = (int64_t)mk_dtype_size(src_type), per = MK_GPU_SLOT_BYTES / from;
   piece last = {0}; /* converted while the next one is copied */
   for (int64_t begin = 0; begin < count; begin += per) {
-    piece p = {slot_take(d, st), begin, count - begin < per ? count - begin : per};
+    piece p = {NULL, begin, count - begin < per ? count - begin : per};
+    p.slot = slot_take(d, p.count * from, st);
     if (!p.slot) return false;
     CUresult r = d->cu->cuMemcpyDtoHAsync(p.slot->host, src + (CUdeviceptr)(begin * from), (size_t)(p.count * from), d->stream);
     if (!mk_driver_check(d->cu, r, "cuMemcpyDtoHAsync", st)) return false;

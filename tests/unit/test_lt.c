@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "runtime/gpu/lt.h"
+#include "tests/unit/temp_folder.h"
 
 static int asked, refused; /* heuristics asked for; the algorithm number that running refuses */
 static uint64_t ran;       /* the last algorithm run */
@@ -72,11 +73,13 @@ static const mk_cublaslt library = {.cublasLtGetStatusString = status_text,
                                     .cublasLtMatmulAlgoConfigGetAttribute = config,
                                     .cublasLtMatmul = matmul};
 
+static const mk_driver driver = {.version = 13000};
+
 static const mk_lt problem = {.m = 128, .n = 64, .k = 32, .ab_type = MK_BF16, .d_type = MK_BF16};
 
 static int setup(void **state) {
   static mk_gpu_device d;
-  d = (mk_gpu_device){.lt = &library};
+  d = (mk_gpu_device){.cu = &driver, .lt = &library};
   asked = refused = 0;
   ran = 0;
   *state = &d;
@@ -126,7 +129,7 @@ static void preferences(void **state) {
   assert_int_equal(run(d), 11);
   assert_int_equal(asked, 1);
   mk_arena_free(&d->arena);
-  *d = (mk_gpu_device){.lt = &library};
+  *d = (mk_gpu_device){.cu = &driver, .lt = &library};
   mk_gpu_lt_prefer(d, &problem, name); /* before the library was asked */
   assert_int_equal(asked, 1);
   assert_int_equal(run(d), 11);
@@ -135,6 +138,38 @@ static void preferences(void **state) {
   other.m = 256;
   mk_gpu_lt_prefer(d, &other, name);
   assert_int_equal(run(d), 11); /* problems have their own */
+}
+
+/* A start after another one asks the library nothing, unless something has changed. */
+static void answers_are_kept(void **state) {
+  mk_gpu_device *d = *state;
+  char name[MK_GPU_LT_NAME];
+  static mk_cublaslt newer;
+  static mk_cache cache;
+  mk_gpu_lt_op op;
+  assert_int_equal(make_folder(NULL), 0);
+  mk_cache_open(&cache, folder);
+  d->cache = cache;
+  assert_int_equal(run(d), 10);
+  assert_true(mk_gpu_lt_make(d, &problem, &op, &(mk_status){0}));
+  mk_gpu_lt_name(d, &op, 2, name);
+  mk_gpu_lt_free(d, &op);
+  mk_arena_free(&d->arena);
+  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache};
+  mk_gpu_lt_prefer(d, &problem, name);
+  assert_int_equal(run(d), 12);
+  assert_int_equal(asked, 1);
+  mk_arena_free(&d->arena);
+  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache, .lt_workspace.bytes = 1};
+  assert_int_equal(run(d), 10);
+  assert_int_equal(asked, 2);
+  mk_arena_free(&d->arena);
+  newer = library;
+  newer.version = 1;
+  *d = (mk_gpu_device){.cu = &driver, .lt = &newer, .cache = cache};
+  assert_int_equal(run(d), 10);
+  assert_int_equal(asked, 3);
+  drop_folder(NULL);
 }
 
 static void unknown_names_change_nothing(void **state) {
@@ -155,6 +190,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(names_and_use, setup, teardown),
       cmocka_unit_test_setup_teardown(preferences, setup, teardown),
+      cmocka_unit_test_setup_teardown(answers_are_kept, setup, teardown),
       cmocka_unit_test_setup_teardown(unknown_names_change_nothing, setup, teardown),
       cmocka_unit_test_setup_teardown(refused_algorithms_are_passed_over, setup, teardown),
   };
