@@ -5,6 +5,9 @@ files["scripts/models"] = {
     "gather", "rope", "matmul", "attention", "conv", "maximum", "minimum", "include" },
   globals = { "graph_name" },
 }
+files["templates"] = { read_globals = { "include" } }
+files["scripts/experiments/own_template"] = files["templates"]
+files["tests/gpu/templates"] = files["templates"]
 files["scripts/experiments"] = files["scripts/models"]
 files["scripts/compare/graphs"] = files["scripts/models"]
 files["tests/gpu/graphs"] = files["scripts/models"]

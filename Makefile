@@ -114,7 +114,7 @@ lint:
 	clang-format --dry-run --Werror $(shell git ls-files '*.c' '*.h' '*.cc')
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,portability -I. runtime codegen
 	shellcheck $(shell git ls-files '*.sh' '*.bats' '*.bash' .ci/run)
-	luacheck -q scripts tests
+	luacheck -q scripts tests templates
 	scripts/check_layers.sh
 
 PREFIX ?= /usr/local

@@ -1,75 +1,8 @@
-/* Running a script: its file and those it includes, its parameters, its errors. */
-#include <stdlib.h>
+/* Running a script: its file, its parameters, its errors. */
 #include <string.h>
 
 #include "codegen/graph.h"
 #include "codegen/lua_script.h"
-#include "runtime/base/file.h"
-
-static const char CHUNKS[] = "moonkiln.chunks"; /* registry: file name -> {value}, or true while it runs */
-
-static int raise(lua_State *L, const mk_status *st) {
-  mk_script_of(L)->code = st->code;
-  lua_pushstring(L, st->message);
-  return lua_error(L);
-}
-
-static int free_text(lua_State *L) {
-  char **text = lua_touserdata(L, 1);
-  free(*text);
-  *text = NULL;
-  return 0;
-}
-
-/* Pushes the chunk of the file at path, named name in messages. Text only: bytecode could break the sandbox. */
-static void load_chunk(lua_State *L, const char *path, const char *name) {
-  char **text = lua_newuserdatauv(L, sizeof *text, 0); /* owns the text should an error pass by */
-  *text = NULL;
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, free_text);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
-  const char *chunk_name = lua_pushfstring(L, "@%s", name);
-  size_t bytes;
-  mk_status st = {0};
-  *text = mk_file_read(path, &bytes, &st);
-  if (!*text) raise(L, &st);
-  if (bytes && (*text)[0] == LUA_SIGNATURE[0]) luaL_error(L, "%s:1: this is Lua bytecode; only source text is accepted", name);
-  if (luaL_loadbufferx(L, *text, bytes, chunk_name, "t") != LUA_OK) lua_error(L);
-  free(*text);
-  *text = NULL;
-  lua_replace(L, -3);
-  lua_pop(L, 1);
-}
-
-static int include(lua_State *L) {
-  const char *name = mk_lua_name(L, 1, "include: name");
-  size_t len = strlen(name);
-  if (strpbrk(name, "/\\") || *name == '.' || len < 5 || strcmp(name + len - 4, ".lua") != 0)
-    return luaL_error(L, "include: '%s' must be the name of a .lua file in the script's own folder", name);
-  lua_settop(L, 1);
-  lua_getfield(L, LUA_REGISTRYINDEX, CHUNKS);
-  int seen = lua_getfield(L, 2, name);
-  if (seen == LUA_TBOOLEAN) return luaL_error(L, "include: '%s' includes itself", name);
-  if (seen == LUA_TNIL) {
-    lua_pop(L, 1);
-    lua_pushboolean(L, 1);
-    lua_setfield(L, 2, name);
-    const char *path = mk_script_of(L)->path, *slash = strrchr(path, '/');
-    lua_pushlstring(L, path, slash ? (size_t)(slash + 1 - path) : 0);
-    lua_pushstring(L, name);
-    lua_concat(L, 2);
-    load_chunk(L, lua_tostring(L, -1), name);
-    lua_newtable(L);
-    lua_insert(L, -2);
-    lua_call(L, 0, 1);
-    lua_rawseti(L, -2, 1);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, 2, name);
-  }
-  lua_rawgeti(L, -1, 1);
-  return 1;
-}
 
 /* Everything that may raise an error: the libraries, the parameters, the script. */
 static int run(lua_State *L) {
@@ -78,13 +11,12 @@ static int run(lua_State *L) {
   mk_lua_tensor(L);
   mk_lua_graph(L);
   mk_lua_layers(L);
-  lua_newtable(L);
-  lua_setfield(L, LUA_REGISTRYINDEX, CHUNKS);
-  lua_register(L, "include", include);
+  mk_lua_include(L);
   mk_lua_params(L, s->params_json);
   lua_setglobal(L, "params");
   const char *slash = strrchr(s->path, '/');
-  load_chunk(L, s->path, slash ? slash + 1 : s->path);
+  s->folder = lua_pushlstring(L, s->path, slash ? (size_t)(slash + 1 - s->path) : 0);
+  mk_lua_chunk(L, s->path, slash ? slash + 1 : s->path);
   lua_call(L, 0, 0);
   return 0;
 }

@@ -16,6 +16,8 @@ typedef struct mk_script { /* reached from C functions by mk_script_of */
   const mk_source *weights; /* may be NULL */
   const char *path;
   const char *params_json;
+  const char *folder;        /* of the file that is read now, ending in '/' or empty; NULL: none is */
+  const char *parts;         /* the same: where include looks second, or NULL */
   char entry[MK_ENTRY_TEXT]; /* what output and update belong to now */
   mk_code code;              /* of the error on its way out; MK_OK: the user's */
   /* budgets, see lua_sandbox.c */
@@ -41,6 +43,12 @@ void mk_sandbox_charge(mk_script *s, int64_t instructions); /* for work that the
 
 /* ---- lua_base.c: what replaces base functions that would be unbounded or not repeatable */
 void mk_lua_base(lua_State *L);
+
+/* ---- lua_include.c */
+void mk_lua_include(lua_State *L); /* registers include(name) */
+/* Pushes the chunk of the file at path, named name in messages; raises errors. Text only: bytecode could break the sandbox. */
+void mk_lua_chunk(lua_State *L, const char *path, const char *name);
+bool mk_lua_included(lua_State *L, const char *path); /* so far */
 
 /* ---- lua_tensor.c */
 void mk_lua_tensor(lua_State *L); /* registers the userdata type */

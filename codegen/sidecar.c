@@ -75,6 +75,7 @@ bool mk_sidecar_call(mk_sidecars *s, const char *shown, lua_CFunction f, void **
 
 static int open_libs(lua_State *L) {
   mk_sandbox_libs(L);
+  mk_lua_include(L);
   return 0;
 }
 

@@ -69,20 +69,21 @@ static int add_folder(mk_sidecars *s, const char *folder, bool own, bool news, m
     return -1;
   }
   int pairs = 0, before = s->n;
+  folder = mk_strdup(&s->arena, folder);
   for (struct dirent *d; (d = readdir(dir));) {
     size_t n = strlen(d->d_name);
     if (n < 5 || strcmp(d->d_name + n - 4, ".lua") != 0) continue;
     char *name = mk_strndup(&s->arena, d->d_name, n - 4);
     const char *shown = own ? mk_printf(&s->arena, "%s/%s", folder, d->d_name) : name;
     if (!mk_file_exists(mk_printf(&s->arena, "%s/%s.cu", folder, name))) {
-      if (own && news) mk_log(MK_LOG_WARNING, "%s is left out: there is no %s.cu beside it", shown, name);
+      if (own && news) MK_PUSH(&s->arena, s->lone, s->nlone, s->lone_cap, shown);
       continue;
     }
     pairs++;
     const mk_sidecar *same = find(s, name);
     if (same && same->own && news && !own) mk_log(MK_LOG_WARNING, "%s takes the place of the built-in template", same->shown);
     if (same && news && own) mk_log(MK_LOG_WARNING, "%s is left out: %s has its name", shown, same->shown);
-    mk_sidecar one = {.name = name, .folder = mk_strdup(&s->arena, folder), .shown = shown, .own = own};
+    mk_sidecar one = {.name = name, .folder = folder, .shown = shown, .own = own};
     if (!same) MK_PUSH(&s->arena, s->items, s->n, s->cap, one);
   }
   closedir(dir);
@@ -91,14 +92,25 @@ static int add_folder(mk_sidecars *s, const char *folder, bool own, bool news, m
   return pairs;
 }
 
-static int load_sidecar(lua_State *L) { /* (sidecars, sidecar, text) */
+static int load_sidecar(lua_State *L) { /* (sidecars, sidecar) */
   mk_sidecars *s = lua_touserdata(L, 1);
   mk_sidecar *one = lua_touserdata(L, 2);
-  const char *text = lua_touserdata(L, 3);
-  if (luaL_loadbufferx(L, text, strlen(text), mk_printf(&s->arena, "@%s.lua", one->name), "t") != LUA_OK) return lua_error(L);
+  const char *file = mk_printf(&s->arena, "%s.lua", one->name);
+  s->script.folder = mk_printf(&s->arena, "%s/", one->folder);
+  s->script.parts = mk_printf(&s->arena, "%s/", s->folder);
+  mk_lua_chunk(L, mk_printf(&s->arena, "%s%s", s->script.folder, file), file);
   lua_call(L, 0, 1);
   if (!lua_istable(L, -1)) return luaL_error(L, "%s.lua must return a table", one->name);
   mk_sidecar_read(s, one, L);
+  return 0;
+}
+
+/* A file alone may be there to be included. */
+static int name_left_out(lua_State *L) { /* (sidecars) */
+  const mk_sidecars *s = lua_touserdata(L, 1);
+  for (int i = 0; i < s->nlone; i++)
+    if (!mk_lua_included(L, s->lone[i]))
+      mk_log(MK_LOG_WARNING, "%s is left out: there is no .cu of its name beside it, and no template includes it", s->lone[i]);
   return 0;
 }
 
@@ -115,8 +127,8 @@ bool mk_sidecars_find(mk_sidecars *s, mk_status *st) {
   if (mk_failed(st) || add_folder(s, s->folder, false, news, st) < 0) return false;
   for (int i = 0; i < s->n; i++) {
     mk_sidecar *one = &s->items[i];
-    const char *text = read_text(s, mk_printf(&s->arena, "%s/%s.lua", one->folder, one->name), st);
-    if (!text || !mk_sidecar_call(s, one->shown, load_sidecar, (void *[]){s, one, (void *)text}, 3, st)) return false;
+    if (!mk_sidecar_call(s, one->shown, load_sidecar, (void *[]){s, one}, 2, st)) return false;
   }
-  return true;
+  s->script.folder = NULL;
+  return !s->nlone || mk_sidecar_call(s, "sidecar", name_left_out, (void *[]){s}, 1, st);
 }

@@ -49,6 +49,8 @@ struct mk_sidecars {
   mk_script script; /* the sandbox's budgets */
   int n, cap;
   mk_sidecar *items;
+  int nlone, lone_cap;
+  const char **lone; /* .lua files of the user's without a .cu, when that is news */
   int nfiles, files_cap;
   mk_sidecar_file *files;
   mk_sidecar_found *memo[MK_MEMO];

@@ -1,17 +1,5 @@
 -- Plain f32 convolution; see conv_simt.cu.
-local function ceil_div(a, b) return (a + b - 1) // b end
-
-local C_TYPE = { bf16 = "bf16", f16 = "f16", f32 = "float" }
-
-local function k_of(p) return p.kt * p.kh * p.kw * p.cin end
-
-local function smem(t)
-  local operands = 2 * 16 * (t.tile_m + t.tile_n + 8) * 4
-  local slab = 64 * (t.tile_n + 8) * 4
-  return math.max(operands, slab)
-end
-
-local function tiles(p, t) return ceil_div(p.m, t.tile_m) * ceil_div(p.n, t.tile_n) end
+local common, simt, taps = include("common.lua"), include("simt_tile.lua"), include("conv_taps.lua")
 
 return {
   implements = "conv",
@@ -20,37 +8,20 @@ return {
   row_epilogue = true,
   uses = { "drain.cuh", "simt_tile.cuh", "conv_taps.cuh" },
 
-  accepts = function(p)
-    if p.ho >= 32768 or p.wo >= 32768 or p.m >= 2 ^ 31 - 512 then return false end
-    return not p.row_epilogue or p.n <= 384
-  end,
+  accepts = function(p) return taps.in_range(p) and (not p.row_epilogue or p.n <= 384) end,
 
-  tunables = { tile_m = { 128, 64 }, tile_n = { 384, 256, 192, 128, 64 } },
+  tunables = simt.tunables,
 
-  valid = function(p, t)
-    if p.row_epilogue then return t.tile_m == 64 and t.tile_n >= p.n and t.tile_n < p.n + 128 end
-    return t.tile_n == t.tile_m and (t.tile_m == 64 or (p.m > 64 and p.n > 64))
-  end,
+  valid = simt.valid,
 
   constants = function(p, t)
-    return {
-      { "T", C_TYPE[p.dtype] }, { "N", p.n }, { "K", k_of(p) },
-      { "CIN", p.cin }, { "KH", p.kh }, { "KW", p.kw },
-      { "PAD_T", p.pad_t }, { "PAD_H", p.pad_h }, { "PAD_W", p.pad_w }, { "UPSAMPLE", p.upsample },
-      { "TILE_M", t.tile_m }, { "TILE_N", t.tile_n }, { "TILE_K", 16 }, { "THREADS", 256 },
-    }
+    return common.joined(common.constants(p, taps.k_of(p)), taps.constants(p), simt.constants(t.tile_m, t.tile_n))
   end,
 
-  params = {
-    { "x", "ptr" }, { "w", "ptr" }, { "m", "i32" }, { "ho", "i32" }, { "wo", "i32" },
-    { "ti", "i32" }, { "hi", "i32" }, { "wi", "i32" },
-  },
+  params = taps.params,
 
-  launch = function(p, t) return { grid = { tiles(p, t), 1, 1 }, block = 256, smem = smem(t), cluster = 1 } end,
+  launch = function(p, t) return simt.launch(p, t.tile_m, t.tile_n) end,
 
   -- FMA units at the share that shared-memory reads and the coordinates of taps leave.
-  cost = function(p, t, hw)
-    local rate = hw.simt_tflops * 1e12 * (t.tile_m == 128 and 0.6 or 0.45)
-    return ceil_div(tiles(p, t), hw.sms) * 2.0 * t.tile_m * t.tile_n * k_of(p) / (rate / hw.sms) + 4e-6
-  end,
+  cost = function(p, t, hw) return simt.compute(p, t.tile_m, t.tile_n, taps.k_of(p), hw, t.tile_m == 128 and 0.6 or 0.45) + 4e-6 end,
 }

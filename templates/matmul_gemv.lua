@@ -1,8 +1,6 @@
 -- Matmul with at most eight rows; see matmul_gemv.cu.
-local function ceil_div(a, b) return (a + b - 1) // b end
-
-local SIZE = { bf16 = 2, f16 = 2, f32 = 4 }
-local C_TYPE = { bf16 = "bf16", f16 = "f16", f32 = "float" }
+local common = include("common.lua")
+local SIZE, ceil_div = common.SIZE, common.ceil_div
 local MAX_M, WARPS = 8, 8
 
 -- Elements that every row's start and length allow to be read at once.
@@ -25,10 +23,8 @@ return {
   valid = function(p, t) return p.n % t.cols == 0 end,
 
   constants = function(p, t)
-    return {
-      { "T", C_TYPE[p.dtype] }, { "N", p.n }, { "K", p.k },
-      { "COLS", t.cols }, { "VEC", vector(p) }, { "MAX_M", MAX_M }, { "THREADS", 32 * WARPS },
-    }
+    return common.joined(common.constants(p, p.k),
+      { { "COLS", t.cols }, { "VEC", vector(p) }, { "MAX_M", MAX_M }, { "THREADS", 32 * WARPS } })
   end,
 
   params = { { "a", "ptr" }, { "b", "ptr" }, { "lda", "i64" }, { "ldb", "i64" }, { "m", "i32" } },

@@ -28,9 +28,19 @@ own=scripts/experiments/own_template
 @test "a mistake in a sidecar is named with file, field and line" {
   cp -r $own "$here/mine"
   sed -i 's/valid = function(p, t) return p.m > 16/valid = function(p, t) return p.rows > 16/' "$here/mine/plain_matmul.lua"
-  refused "$MOONKILN" emit $graph --templates "$here/mine" -- "$here/mine/plain_matmul.lua" "field 'valid'" "plain_matmul.lua:18"
+  refused "$MOONKILN" emit $graph --templates "$here/mine" -- "$here/mine/plain_matmul.lua" "field 'valid'" "plain_matmul.lua:16"
   refused "$MOONKILN" emit $graph --templates "$here/nowhere" -- "$here/nowhere" --templates
   refused env "MOONKILN_TEMPLATES=$here/nowhere" "$MOONKILN" emit $graph -- "$here/nowhere"
+}
+
+@test "a file alone is for including, or is named" {
+  cp -r $own "$here/mine"
+  echo 'return 3' >"$here/mine/shared.lua"
+  run "$MOONKILN" emit $graph --templates "$here/mine"
+  [[ $output == *"$here/mine/shared.lua is left out"* ]]
+  sed -i '1s/^/include("shared.lua")\n/' "$here/mine/plain_matmul.lua"
+  run "$MOONKILN" emit $graph --templates "$here/mine"
+  [[ $status = 0 && $output != *"left out"* ]]
 }
 
 @test "every choice of the own template compiles for every architecture, with no spills" {
@@ -140,7 +150,7 @@ watches() {
   local job=$!
   watches "-- waiting" "$here/log"
   sed -i 's/tunables = {/tunables = [/' "$here/mine/plain_matmul.lua"
-  watches "mine/plain_matmul.lua: plain_matmul.lua:16:" "$here/log"
+  watches "mine/plain_matmul.lua: plain_matmul.lua:14:" "$here/log"
   sed -i 's/tunables = \[/tunables = {/' "$here/mine/plain_matmul.lua"
   sed -i 's/acc\[i\]\[j\] = 0.f/acc[i][j] = 0.5f/' "$here/mine/plain_matmul.cu"
   watches "plain_matmul rows=2 step=16 .* registers [+-][0-9]+, spills" "$here/log"

@@ -63,7 +63,7 @@ refuse_each() {
 @test "emit, each single allocation refused in turn" {
   local total
   mkdir -p "$here/data/templates" "$here/data/scripts/models"
-  cp templates/*.cuh templates/{matmul,attention}_simt.* "$here/data/templates"
+  cp templates/*.cuh templates/{common,simt_tile}.lua templates/{matmul,attention}_simt.* "$here/data/templates"
   export MOONKILN_DATA=$here/data here out FAIL_FOR=1
   export -f attempt
   usual "$MOONKILN" emit "$here/graph.lua" --stage cuda

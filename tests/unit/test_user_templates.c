@@ -135,6 +135,52 @@ static void parts_come_from_both_folders(void **state) {
   mk_plan_free(p);
 }
 
+/* A sidecar with one candidate, whose cost is a Lua expression. */
+static void put_cost(const char *before, const char *cost) {
+  char text[1024];
+  put("mine.cu", "extern \"C\" __global__ void KERNEL(const __grid_constant__ Params p) {}\n");
+  snprintf(text, sizeof text,
+           "%s\nreturn { implements = 'matmul', params = {}, constants = function() return {} end,\n"
+           " launch = function() return { grid = { 1 }, block = 32 } end, cost = function(p) return %s end }",
+           before, cost);
+  put("mine.lua", text);
+}
+
+static double cost_of_mine(void) {
+  mk_plan *p = plan_with((mk_trial){.templates = folder});
+  double cost = NAN;
+  for (int c = 0; c < the_matmul(p)->ncandidates; c++)
+    if (!strcmp(the_matmul(p)->candidates[c].label, "mine")) cost = the_matmul(p)->candidates[c].cost;
+  mk_plan_free(p);
+  return cost;
+}
+
+static void sidecars_include_files(void **state) {
+  (void)state;
+  put_cost("local common = include 'common.lua'", "common.ceil_div(p.k, 10)"); /* the built-in one */
+  assert_true(cost_of_mine() == 7);
+  /* The user's own is found first, is run once, and is not what built-in files get. */
+  put("common.lua", "runs = (runs or 0) + 1\nreturn { share = 100 * runs }");
+  put("again.lua", "return include('common.lua').share / 2");
+  put_cost("local common, half, tile = include 'common.lua', include 'again.lua', include 'simt_tile.lua'",
+           "common.share + half + #tile.constants(1, 1)");
+  assert_true(cost_of_mine() == 154);
+}
+
+static void wrong_includes_are_named(void **state) {
+  (void)state;
+  mk_trial trial = {.templates = folder};
+  put_cost("include 'nothing.lua'", "1");
+  refused(trial, (const char *[]){"mine.lua", "nothing.lua", NULL});
+  put_cost("include '../mine.lua'", "1");
+  refused(trial, (const char *[]){"mine.lua:1", "'../mine.lua' must be the name of a .lua file", NULL});
+  put_cost("", "include('common.lua').ceil_div(1, 1)");
+  refused(trial, (const char *[]){"mine.lua", "field 'cost'", "when a file is read", NULL});
+  put("loop.lua", "include 'loop.lua'");
+  put_cost("include 'loop.lua'", "1");
+  refused(trial, (const char *[]){"loop.lua:1", "'loop.lua' includes itself", "mine.lua:1", NULL});
+}
+
 static void several_folders(void **state) {
   (void)state;
   char both[512], other[300];
@@ -293,6 +339,8 @@ int main(void) {
       IN_FOLDER(dear_ones_of_the_user_stay),
       IN_FOLDER(takes_the_place_of_a_built_in_one),
       IN_FOLDER(parts_come_from_both_folders),
+      IN_FOLDER(sidecars_include_files),
+      IN_FOLDER(wrong_includes_are_named),
       IN_FOLDER(several_folders),
       IN_FOLDER(says_what_is_wrong_with_a_sidecar),
       IN_FOLDER(says_what_is_wrong_with_a_folder),

@@ -1,8 +1,6 @@
 -- What plain_matmul.cu can do and how it is launched. Every field is described in templates/README.md.
-local function ceil_div(a, b) return (a + b - 1) // b end
-
-local SIZE = { bf16 = 2, f16 = 2, f32 = 4 }
-local C_TYPE = { bf16 = "bf16", f16 = "f16", f32 = "float" }
+local common = include("common.lua") -- of the built-in templates
+local ceil_div = common.ceil_div
 local TILE_N = 64
 
 local function tiles(p, t) return ceil_div(p.m, 16 * t.rows) * ceil_div(p.n, TILE_N) end
@@ -18,7 +16,7 @@ return {
   valid = function(p, t) return p.m > 16 or t.rows == 2 end,
 
   constants = function(p, t)
-    return { { "T", C_TYPE[p.dtype] }, { "N", p.n }, { "K", p.k }, { "ROWS", t.rows }, { "TILE_K", t.step } }
+    return { { "T", common.C_TYPE[p.dtype] }, { "N", p.n }, { "K", p.k }, { "ROWS", t.rows }, { "TILE_K", t.step } }
   end,
 
   params = { { "a", "ptr" }, { "b", "ptr" }, { "lda", "i64" }, { "ldb", "i64" }, { "m", "i32" } },
@@ -31,5 +29,5 @@ return {
   -- In place of a cost function: what it does, on the ordinary units ("simt", the default). Multiprocessors without a tile in the
   -- last round wait for those that have one, and the multiply-adds take about a third of the instructions.
   flop = function(p, t) return ceil_div(tiles(p, t), t.sms) * t.sms * 2 * 16 * t.rows * TILE_N * p.k / 0.3 end,
-  bytes = function(p) return SIZE[p.dtype] * p.k * (p.m + p.n) end,
+  bytes = function(p) return common.SIZE[p.dtype] * p.k * (p.m + p.n) end,
 }
