@@ -26,6 +26,7 @@ local function slurp(path)
   return text
 end
 
+_G.include = function(name) return dofile(TEMPLATES .. name) end -- sidecars call it
 local function sidecar(name) return dofile(TEMPLATES .. name .. ".lua") end
 
 local function takes(side, p, arch)
