@@ -228,14 +228,15 @@ static bool tune_tick(void *user, const mk_tune_progress *p) {
  * encoder's is known, which then need not wait for the others. */
 static bool tune(job *j, bool text_only) {
   const mk_schedule *s = &j->request.schedule;
-  const mk_tune_job jobs[NETWORKS] = {{j->networks[TEXT].plan, 1 + j->request.guided},
+  const mk_tune_job text = {j->networks[TEXT].plan, 1 + j->request.guided};
+  mk_tune_options o = {.seconds = j->o->tune_seconds, .near_is_ok = true, .progress = tune_tick, .user = j};
+  mk_tune_report report;
+  if (o.seconds <= 0 || j->tuned || (text_only && mk_backend_knows(j->backend, &text, &o))) return true;
+  if (!end_networks(j)) return false;
+  const mk_tune_job jobs[NETWORKS] = {text,
                                       {j->networks[HIGH].plan, steps_of(s, 0)},
                                       {j->networks[LOW].plan, steps_of(s, 1)},
                                       {j->networks[VAE].plan, (double)j->request.latent_frames}};
-  mk_tune_options o = {.seconds = j->o->tune_seconds, .near_is_ok = true, .progress = tune_tick, .user = j};
-  mk_tune_report report;
-  if (o.seconds <= 0 || j->tuned || (text_only && mk_backend_knows(j->backend, &jobs[TEXT], &o))) return true;
-  if (!end_networks(j)) return false;
   j->tuned = true;
   if (!mk_backend_tune(j->backend, jobs, NETWORKS, &o, &report, &j->st)) return false;
   if (report.stopped)
