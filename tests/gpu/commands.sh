@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What people do with the program, on a real card: first and later starts, kernels of their own, kernels that cannot be compiled,
 # every command of the README. One line each, "ok" or "not ok" with a reason, and "N passed, N failed" at the end.
-# usage: tests/gpu/commands.sh [NAME_PATTERN], in a checkout
+# usage: tests/gpu/commands.sh [FUNCTION]..., in a checkout; without any: all
 #   BUILD                 where the programs and graphs are, unless told: build
 #   MOONKILN, GPU_CHECK   the programs
 #   RANDOM_GRAPHS         folder of graphs that test_random_graphs wrote
@@ -14,7 +14,7 @@ BUILD=$(realpath "${BUILD:-$root/build}")
 MOONKILN=$(realpath "${MOONKILN:-$BUILD/moonkiln}")
 GPU_CHECK=$(realpath "${GPU_CHECK:-$BUILD/gpu/gpu_check}")
 RANDOM_GRAPHS=$(realpath -m "${RANDOM_GRAPHS:-$BUILD/gpu/random}")
-LUA=${LUA:-lua5.4} pattern=${1:-} passed=0 failed=0 skipped=0
+LUA=${LUA:-lua5.4} wanted=" $* " passed=0 failed=0 skipped=0
 work=$(mktemp -d) && cd "$work" || exit 1
 trap 'rm -rf "$work"' EXIT
 ln -s "$root/scripts" "$root/templates" .
@@ -29,7 +29,7 @@ fi
 # check TITLE FUNCTION: runs it in a shell that stops at the first error. It may say more with note, or skip.
 check() {
   local from=$EPOCHREALTIME status said=""
-  [[ $2 == *$pattern* ]] || return 0
+  [[ $wanted == "  " || $wanted == *" $2 "* ]] || return 0
   rm -f note skip
   (set -eu; "$2") >log 2>&1
   status=$?
