@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/env.h"
 #include "runtime/base/file.h"
 #include "runtime/base/log.h"
@@ -31,12 +32,6 @@ typedef struct work {
   int *batch_task;       /* their places in tasks */
   int ntasks, ndone, nstored;
 } work;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- entries of the cache */
 
@@ -183,16 +178,16 @@ static bool wait_for_others(const work *w, mk_status *st) {
 
 /* Another process may be slow, or halted: when nothing comes from it for a while, its part is done here as well. */
 static bool work_off(work *w, mk_status *st) {
-  double since = now();
+  double since = mk_now();
   bool ok = true;
   mk_cache_claims_open(&w->claims, w->cache);
   while (ok && w->ndone < w->ntasks) {
-    int before = w->ndone, n = gather_batch(w, now() - since < PATIENCE_SECONDS);
+    int before = w->ndone, n = gather_batch(w, mk_now() - since < PATIENCE_SECONDS);
     if (n)
       ok = compile_batch(w, n, st);
     else if (w->ndone < w->ntasks)
       ok = wait_for_others(w, st);
-    if (w->ndone > before) since = now();
+    if (w->ndone > before) since = mk_now();
   }
   mk_cache_claims_close(&w->claims);
   return ok;

@@ -12,9 +12,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 
@@ -39,12 +39,6 @@ struct mk_pool {
   int nworkers;
   worker workers[];
 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- processes ---- */
 
@@ -125,7 +119,7 @@ static bool start_worker(mk_pool *p, worker *w, mk_status *st) {
     w->fd = ends[0];
     const char *program = worker_program();
     bool started = program ? spawn_program(w, program, ends[1], p->nvrtc_path, st) : fork_self(p, w, ends[1], st);
-    if (started) w->deadline = now() + HELLO_SECONDS;
+    if (started) w->deadline = mk_now() + HELLO_SECONDS;
   }
   if (ends[1] >= 0) close(ends[1]);
   if (w->pid) return true;
@@ -161,7 +155,7 @@ static void end_worker(worker *w, mk_pool_event *e) {
 static void give_job(mk_pool *p, worker *w) {
   const mk_pool_job *j = &p->jobs[p->next];
   w->job = p->next++;
-  w->deadline = now() + p->timeout;
+  w->deadline = mk_now() + p->timeout;
   mk_message m = {.kind = MK_MESSAGE_JOB, .code = j->want_ptx, .bytes = {strlen(j->name), strlen(j->source), j->options_bytes}};
   mk_message_send(w->fd, m, (const void *const[MK_MESSAGE_PARTS]){j->name, j->source, j->options});
 }
@@ -231,7 +225,7 @@ static bool greeted(worker *w, mk_pool_event *e, mk_status *st) {
 
 static bool handle(mk_pool *p, worker *w, mk_pool_event *e, mk_status *st) {
   received r = receive(w);
-  if (r == WAITING && now() < w->deadline) return true;
+  if (r == WAITING && mk_now() < w->deadline) return true;
   if (r == WHOLE) {
     if (!unpack(w, e)) {
       mk_fail(st, MK_ENOMEM, "out of host memory for a compiled kernel");
@@ -300,7 +294,7 @@ bool mk_pool_wait(mk_pool *p, mk_pool_event *e, mk_status *st) {
   poll(fds, (nfds_t)p->nworkers, WAIT_MS); /* an interrupted wait is just a short one */
   for (int i = 0; i < p->nworkers; i++) {
     worker *w = &p->workers[i];
-    if (!w->pid || w->job == IDLE || (!fds[i].revents && now() < w->deadline)) continue;
+    if (!w->pid || w->job == IDLE || (!fds[i].revents && mk_now() < w->deadline)) continue;
     if (!handle(p, w, e, st)) return false;
     if (e->kind != MK_POOL_NOTHING) return true;
   }

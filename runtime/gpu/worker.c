@@ -8,8 +8,8 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/gpu/library.h"
 
 enum { MAX_OPTIONS = 64 };
@@ -46,12 +46,6 @@ bool mk_message_send(int fd, mk_message header, const void *const parts[MK_MESSA
   return true;
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static bool say_hello(int fd, const mk_status *st) {
   mk_message m = {.kind = MK_MESSAGE_HELLO, .code = (int32_t)st->code, .bytes = {mk_failed(st) ? strlen(st->message) : 0}};
   return mk_message_send(fd, m, (const void *const[MK_MESSAGE_PARTS]){st->message});
@@ -84,10 +78,10 @@ static bool serve_job(const mk_nvrtc *n, int fd, const mk_message *job, const ch
   snprintf(file, sizeof file, "%s.cu", name);
   nvrtcProgram program = NULL;
   mk_message m = {.kind = MK_MESSAGE_RESULT};
-  double start = now();
+  double start = mk_now();
   nvrtcResult result = n->nvrtcCreateProgram(&program, source, file, 0, NULL, NULL);
   if (result == NVRTC_SUCCESS) result = n->nvrtcCompileProgram(program, count, list);
-  m.seconds = now() - start;
+  m.seconds = mk_now() - start;
   m.code = (int32_t)result;
   char *cubin = NULL, *ptx = NULL, *log = NULL;
   if (program) {

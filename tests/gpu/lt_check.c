@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/gpu/executor.h"
 #include "runtime/gpu/upload.h"
 #include "runtime/gpu/worker.h"
@@ -249,12 +249,6 @@ static void check_synthetic(mk_gpu_device *d) {
   free(v);
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static void check_copies(mk_gpu_device *d) {
   int64_t count = (int64_t)1 << 29; /* 2 GiB of f32, half of that as bf16 */
   mk_status st = {0};
@@ -263,11 +257,11 @@ static void check_copies(mk_gpu_device *d) {
   for (int64_t i = 0; i < count; i++) from[i] = (float)(i % 9973);
   memset(to, 1, (size_t)count * 4); /* so that its pages are there */
   bool ok = from && to && mk_gpu_block_alloc(d, &block, count * 4, "a test", &st);
-  double t0 = now();
+  double t0 = mk_now();
   ok = ok && mk_gpu_upload(d, d->stream, block.ptr, MK_F32, from, MK_F32, count, NULL, NULL, &st) && mk_gpu_wait(d, &st);
-  double t1 = now();
+  double t1 = mk_now();
   ok = ok && mk_gpu_download(d, to, MK_F32, block.ptr, MK_F32, count, &st);
-  double t2 = now();
+  double t2 = mk_now();
   ok = ok && !memcmp(from, to, (size_t)count * 4);
   char more[2200];
   snprintf(more, sizeof more, ": up %.1f GB/s, down %.1f GB/s %s", 4e-9 * (double)count / (t1 - t0),

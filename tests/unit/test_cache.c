@@ -18,23 +18,14 @@
 #include "runtime/base/file.h"
 #include "runtime/gpu/cache_claim.h"
 #include "runtime/gpu/cache_internal.h"
+#include "tests/unit/temp_folder.h"
 
-static char folder[64];
 static const char key[] = "compiler 1\n-arch=sm_90a\nkernel\n\nsource text";
 static char payload[3000];
 
-static int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/mk_cache_XXXXXX");
+static int make_all(void **state) {
   for (size_t i = 0; i < sizeof payload; i++) payload[i] = (char)(i * 131 + i / 7);
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int drop_folder(void **state) {
-  (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
-  return system(command);
+  return make_folder(state);
 }
 
 static bool store(mk_cache *c) {
@@ -647,7 +638,7 @@ static void claims_end_with_their_process(void **state) {
 
 int main(void) {
   setenv("MOONKILN_LOG", "error", 1); /* hundreds of entries are damaged here */
-#define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, drop_folder)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_all, drop_folder)
   const struct CMUnitTest tests[] = {
       TEST(keeps_and_gives_back),
       TEST(damage_is_noticed_and_repaired),

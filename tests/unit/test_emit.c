@@ -12,6 +12,7 @@
 #include "runtime/base/text.h"
 #include "runtime/gpu/compiler.h"
 #include "tests/host/script.h"
+#include "tests/unit/golden.h"
 
 static mk_plan *plan_of(const char *path, const char *params, int arch) {
   mk_status st = {0};
@@ -24,29 +25,6 @@ static mk_plan *plan_of(const char *path, const char *params, int arch) {
 }
 
 /* ---- goldens */
-
-static void compare_golden(const char *path, const char *have) {
-  static const char open[] = "\n--[==[ expected:\n", close[] = "]==]\n";
-  mk_status st = {0};
-  size_t bytes;
-  char *text = mk_file_read(path, &bytes, &st);
-  assert_non_null(text);
-  char *start = strstr(text, open);
-  if (getenv("GOLDEN_UPDATE")) {
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fprintf(f, "%.*s%s%s%s", start ? (int)(start - text) : (int)bytes, text, open, have, close);
-    fclose(f);
-  } else {
-    assert_non_null(start);
-    char *want = start + strlen(open), *end = strstr(want, close);
-    assert_non_null(end);
-    *end = 0;
-    if (strcmp(want, have) != 0) print_error("%s\n", have);
-    assert_string_equal(want, have);
-  }
-  free(text);
-}
 
 static int count(const char *text, const char *word) {
   int n = 0;

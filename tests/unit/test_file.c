@@ -18,37 +18,7 @@
 
 #include "runtime/base/env.h"
 #include "runtime/base/hash.h"
-
-static char folder[64];
-
-static const char *in(const char *name) {
-  static char path[4][PATH_MAX];
-  static int next;
-  char *p = path[next++ % 4];
-  snprintf(p, PATH_MAX, "%s/%s", folder, name);
-  return p;
-}
-
-static int files_in_folder(void) {
-  DIR *d = opendir(folder);
-  int n = 0;
-  for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
-  closedir(d);
-  return n;
-}
-
-static int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/mk_file_XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static int drop_folder(void **state) {
-  (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -rf %s", folder);
-  return system(command);
-}
+#include "tests/unit/temp_folder.h"
 
 static void publish_then_read(void **state) {
   (void)state;
