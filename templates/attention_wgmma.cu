@@ -38,6 +38,10 @@ template <typename U>
 constexpr float LARGEST = 0x1p15f;
 template <>
 constexpr float LARGEST<bf16> = 0x1p64f;
+template <typename U>
+constexpr bool COARSE = false;
+template <>
+constexpr bool COARSE<bf16> = true;
 
 static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "one or two swizzled panels a row");
 static_assert(CLUSTER == 1 || (CLUSTER == 2 && HEAD_DIM == 128), "each block of a cluster brings one panel for both");
@@ -197,15 +201,16 @@ __device__ __forceinline__ void exponentiate(float (&s)[TILE_N / 2], const float
   for (int i = 0; i < TILE_N / 2; i++) s[i] = ex2(fmaf(s[i], c, -shift[i / 2 % 2]));
 }
 
-/* The exponentials, rounded, as the A operand of the next product; part: sums over the thread's own columns of what was packed.
- * With a stale maximum the largest weight is no longer exactly 1; summing the rounded weights cancels its rounding. */
+/* The exponentials, rounded, as the A operand of the next product; part: sums over the thread's own columns. With a stale maximum
+ * the largest weight is no longer exactly 1: of bf16 weights the rounded ones are added up, which cancels its rounding. f16 is eight
+ * times finer. */
 __device__ __forceinline__ void pack(u32 (&prob)[TILE_N / 16][4], const float (&s)[TILE_N / 2], float (&part)[2]) {
   float even[2] = {}, odd[2] = {};
 #pragma unroll
   for (int i = 0; i < TILE_N / 4; i++) {
-    float lo, hi;
-    prob[i / 4][i % 4] = pack2<T>(s[2 * i], s[2 * i + 1]);
-    unpack2<T>(prob[i / 4][i % 4], lo, hi);
+    float lo = s[2 * i], hi = s[2 * i + 1];
+    prob[i / 4][i % 4] = pack2<T>(lo, hi);
+    if constexpr (COARSE<T>) unpack2<T>(prob[i / 4][i % 4], lo, hi);
     even[i % 2] += lo;
     odd[i % 2] += hi;
   }
