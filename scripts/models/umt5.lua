@@ -54,7 +54,7 @@ local mask = input({ name = "mask", shape = { tokens, 1 }, rate = "prompt" }) --
 local function block(x, i)
   local base = ("blocks.%d."):format(i)
   local h = nn.rms_norm(x, gain(base .. "norm1.weight"), eps):cast(policy.linear)
-  local qkv = linear(h, { base .. "attn.q", base .. "attn.k", base .. "attn.v" }, { inner, inner, inner }):cast(policy.attention)
+  local qkv = linear(h, { base .. "attn.q", base .. "attn.k", base .. "attn.v" }, { inner, inner, inner }):cast(policy.linear)
   local function part(j) return qkv:slice(2, j * inner, inner):reshape({ tokens, heads, head_dim }) end
   local table = nn.weight(names(base .. "pos_embedding.embedding.weight"), { buckets, heads }):cast("f32")
   local bias = gather(table, positions):permute({ 2, 1 })

@@ -78,6 +78,12 @@ local e0 = gather(e0_all, step):reshape({ 6, dim })
 -- ---- text: embedding and every block's cross-attention keys and values at prompt rate
 local function split_heads(x) return x:reshape({ x.shape[1], heads, head_dim }) end
 
+-- Values are not normalized: what f16 cannot hold becomes the largest that it can.
+local function values(v)
+  if policy.attention == "f16" then v = maximum(minimum(v, 65504), -65504) end
+  return split_heads(v):cast(policy.attention)
+end
+
 local function text_branch(name)
   local context = input({ name = name, shape = { text_len, text_dim }, rate = "prompt" })
   local text = linear(linear(context, "text_embedding.0", dim, policy.linear):gelu(), "text_embedding.2", dim, policy.linear)
@@ -88,7 +94,7 @@ local function text_branch(name)
     local k = linear(text, base .. "k", dim, policy.linear):cast(policy.linear)
     k = nn.rms_norm(k, vector(base .. "norm_k.weight", { dim }), eps)
     local v = linear(text, base .. "v", dim, policy.linear)
-    kv[i] = { k = split_heads(k):cast(policy.attention), v = split_heads(v):cast(policy.attention) }
+    kv[i] = { k = split_heads(k):cast(policy.attention), v = values(v) }
   end
   return kv
 end
@@ -116,7 +122,7 @@ local function self_attention(h, base)
     x = nn.rms_norm(x, vector(base .. norm .. ".weight", { dim }), eps)
     return rope(split_heads(x), rope_cos, rope_sin):label(base .. norm):cast(policy.attention)
   end
-  q, k, v = rotated(q, "norm_q"), rotated(k, "norm_k"), split_heads(v):cast(policy.attention)
+  q, k, v = rotated(q, "norm_q"), rotated(k, "norm_k"), values(v)
   return attention(q, k, v, { scale = scale }):label(base .. "attention"):cast(policy.linear):reshape({ tokens, dim })
 end
 

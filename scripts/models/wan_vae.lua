@@ -69,7 +69,7 @@ end
 
 local function frame_attention(x, name)
   local t, h, w, c = table.unpack(x.shape)
-  local qkv = pointwise(rms(x, name .. ".norm", { c, 1, 1 }), name .. ".to_qkv", { 3 * c, c, 1, 1 }):cast(policy.attention)
+  local qkv = pointwise(rms(x, name .. ".norm", { c, 1, 1 }), name .. ".to_qkv", { 3 * c, c, 1, 1 }):cast(policy.linear)
   local function part(i) return qkv:slice(4, i * c, c):reshape({ t, h * w, 1, c }) end
   local y = attention(part(0), part(1), part(2), { scale = c ^ -0.5 }):reshape({ t, h, w, c })
   return (pointwise(y, name .. ".proj", { c, c, 1, 1 }) + x):cast(policy.residual)
