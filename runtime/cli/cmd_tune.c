@@ -147,10 +147,17 @@ static bool tune(const request *r, const loaded *l, mk_backend *b, mk_tune_repor
 }
 
 static void print_report(const mk_tune_report *r) {
-  printf(
-      "%d kinds of groups: %d known before, %d measured in %.1f s, %d not reached; %d with another choice than the cost model's, "
-      "%d candidates excluded for wrong results\n",
-      r->problems, r->known, r->measured, r->seconds, r->unreached, r->changed, r->excluded);
+  printf("%d kinds of groups: %d known before, %d measured in %.1f s, %d not reached; %d candidates excluded for wrong results\n",
+         r->problems, r->known, r->measured, r->seconds, r->unreached, r->excluded);
+  printf("%d with another choice than the cost model's that is faster by itself, %d of them in whole runs, too\n", r->changed,
+         r->kept);
+  for (int i = 0; i < r->ntrials; i++) {
+    const mk_tune_verdict *v = &r->trials[i];
+    printf("  whole runs of %s: %d of %d kept, which take %.4f +- %.4f of the time without\n", v->plan, v->kept, v->changed,
+           v->ratio, v->error);
+  }
+  if (r->compared)
+    printf("against the earlier record: %d of %d the same winner, %d more within 1 %%\n", r->same, r->compared, r->close);
 }
 
 int cmd_tune(int argc, char **argv) {

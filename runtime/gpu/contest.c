@@ -6,11 +6,12 @@
 
 static const double hopeless = 2.5;            /* times the model's best: it is seldom wrong by more */
 static const double tie = 1.01, tie_ms = 3e-4; /* events tell no less */
+static const double errors = 3;                /* standard errors by which a change has to win */
 
-/* How far behind the best a runner may be after so many samples; the first one is the noisiest. */
-static double margin(int samples) { return samples < 2 ? 1.3 : samples < 3 ? 1.12 : 1.05; }
+/* How far behind the best a runner may be after so many rounds; the first one is the noisiest. */
+static double margin(int rounds) { return rounds < 2 ? 1.3 : rounds < 4 ? 1.12 : 1.05; }
 
-enum { BELIEVED = 3 /* samples that make a result complete */ };
+enum { BELIEVED = 4 /* rounds that make a result complete */ };
 static const double long_round = 0.25; /* seconds: such rounds are not worth more than that many */
 
 static const double local_slack = 5; /* a few elements may differ by more than all of them together */
@@ -54,50 +55,78 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-double mk_runner_ms(const mk_runner *r) {
-  double sorted[MK_CONTEST_SAMPLES];
+static double median(double *v, int n) {
+  qsort(v, (size_t)n, sizeof *v, by_value);
+  return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+double mk_paired_ratio(const double *a, const double *b, int n, double *error) {
+  double r[MK_RATIO_ROUNDS / 2], away[MK_RATIO_ROUNDS / 2];
+  int pairs = n / 2;
+  for (int i = 0; i < pairs; i++) r[i] = sqrt(a[2 * i] * a[2 * i + 1] / (b[2 * i] * b[2 * i + 1]));
+  if (!pairs) r[pairs++] = a[0] / b[0];
+  double middle = median(r, pairs);
+  for (int i = 0; i < pairs; i++) away[i] = fabs(r[i] - middle);
+  *error =
+      1.858 * median(away, pairs) / sqrt(pairs); /* of normal values: 1.4826 for the deviation, 1.2533 for being a median's */
+  return middle;
+}
+
+static double median_ms(const mk_runner *r) {
+  double ms[MK_CONTEST_SAMPLES];
   if (!r->samples) return 0;
-  memcpy(sorted, r->ms, sizeof *sorted * (size_t)r->samples);
-  qsort(sorted, (size_t)r->samples, sizeof *sorted, by_value);
-  int half = r->samples / 2;
-  return r->samples % 2 ? sorted[half] : 0.5 * (sorted[half - 1] + sorted[half]);
+  memcpy(ms, r->ms, sizeof *ms * (size_t)r->samples);
+  return median(ms, r->samples);
 }
 
-static double least_ms(const mk_contest *c) {
-  double least = -1;
-  for (int i = 0; i < c->count; i++) {
-    const mk_runner *r = &c->runners[i];
-    if (r->state != MK_RUNNER_IN || !r->samples) continue;
-    if (least < 0 || mk_runner_ms(r) < least) least = mk_runner_ms(r);
-  }
-  return least;
+/* By the rounds that both ran in. */
+static double ratio(const mk_runner *a, const mk_runner *b, double *error) {
+  return mk_paired_ratio(a->ms, b->ms, a->samples < b->samples ? a->samples : b->samples, error);
 }
 
-/* In a round nobody is compared with times of another round's clock only: a runner is out when it is behind the best median. */
+double mk_contest_ms(const mk_contest *c, int runner, int winner) {
+  double error;
+  const mk_runner *r = &c->runners[runner], *w = &c->runners[winner];
+  return r->samples ? median_ms(w) * ratio(r, w, &error) : 0;
+}
+
+static bool measured(const mk_runner *r) { return r->state == MK_RUNNER_IN && r->samples; }
+
+/* Whether a is behind b by more than a factor, beyond what events can tell. */
+static bool behind(const mk_runner *a, const mk_runner *b, double factor) {
+  double error;
+  return ratio(a, b, &error) > factor + tie_ms / median_ms(b);
+}
+
+static int fastest(const mk_contest *c) {
+  int best = -1;
+  for (int i = 0; i < c->count; i++)
+    if (measured(&c->runners[i]) && (best < 0 || median_ms(&c->runners[i]) < median_ms(&c->runners[best]))) best = i;
+  return best;
+}
+
 static void cut(mk_contest *c) {
-  double least = least_ms(c);
-  for (int i = 0; i < c->count; i++) {
+  int best = fastest(c);
+  for (int i = 0; i < c->count && best >= 0; i++) {
     mk_runner *r = &c->runners[i];
-    if (r->state == MK_RUNNER_IN && r->samples && mk_runner_ms(r) > margin(r->samples) * least + tie_ms)
-      r->state = MK_RUNNER_SLOW;
+    if (i != best && measured(r) && behind(r, &c->runners[best], margin(r->samples))) r->state = MK_RUNNER_SLOW;
   }
 }
 
 void mk_contest_sample(mk_contest *c, int runner, double ms) {
   mk_runner *r = &c->runners[runner];
-  if (r->samples == MK_CONTEST_SAMPLES) return;
-  r->ms[r->samples++] = ms;
-  cut(c);
+  if (r->samples < MK_CONTEST_SAMPLES) r->ms[r->samples++] = ms;
 }
 
 int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]) {
   int in = 0, n = 0, fewest = MK_CONTEST_SAMPLES;
   double round_ms = 0;
+  cut(c);
   for (int i = 0; i < c->count; i++) {
     const mk_runner *r = &c->runners[i];
     if (r->state != MK_RUNNER_IN) continue;
     in++;
-    round_ms += mk_runner_ms(r);
+    round_ms += median_ms(r);
     if (r->samples < fewest) fewest = r->samples;
   }
   if (in == 0 || fewest == MK_CONTEST_SAMPLES || (in == 1 && fewest > 0)) return 0;
@@ -114,17 +143,31 @@ int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]) {
   return n;
 }
 
+/* Whether the runner is faster than the one that stands for no change, by enough to make one. */
+static bool beats(const mk_runner *r, const mk_runner *usual) {
+  double error, q = ratio(r, usual, &error);
+  return q < 1 / tie - tie_ms / median_ms(usual) && q + errors * error < 1;
+}
+
 int mk_contest_winner(const mk_contest *c, bool *complete) {
-  double least = least_ms(c);
-  int winner = -1, in = 0;
+  int first = -1, best = -1, in = 0;
   bool all = true;
+  *complete = false;
   for (int i = 0; i < c->count; i++) {
     const mk_runner *r = &c->runners[i];
     if (r->state != MK_RUNNER_IN) continue;
     in++;
     all &= r->samples >= BELIEVED;
-    if (winner < 0 && r->samples && mk_runner_ms(r) <= tie * least + tie_ms) winner = i;
+    if (first < 0 && r->samples) first = i;
   }
-  *complete = winner >= 0 && (all || (in == 1 && c->runners[winner].samples));
-  return winner;
+  if (first < 0) return -1;
+  *complete = all || in == 1;
+  for (int i = first + 1; i < c->count; i++)
+    if (measured(&c->runners[i]) && beats(&c->runners[i], &c->runners[first]) &&
+        (best < 0 || median_ms(&c->runners[i]) < median_ms(&c->runners[best])))
+      best = i;
+  for (int i = first + 1; i < best; i++)
+    if (measured(&c->runners[i]) && beats(&c->runners[i], &c->runners[first]) && !behind(&c->runners[i], &c->runners[best], tie))
+      return i;
+  return best < 0 ? first : best;
 }

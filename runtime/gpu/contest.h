@@ -1,13 +1,15 @@
 /* Which realisation of a group is the fastest: pure logic over times that somebody else measures. The runners stand in a fixed
- * order, the cost model's; those within a hundredth of the best count as equal and the earliest of them wins, so that two tunings
- * of one card agree. */
+ * order, the cost model's. Times are compared within a round only, where the clock was the same for all; two rounds, there and
+ * back, make one comparison. The first runner wins unless another is faster by more than a hundredth and by more than three
+ * standard errors; of those that are, all within a hundredth of the fastest count as equal and the earliest wins, so that two
+ * tunings of one card agree. */
 #ifndef MK_GPU_CONTEST_H
 #define MK_GPU_CONTEST_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MK_CONTEST_MAX = 32, MK_CONTEST_SAMPLES = 9 };
+enum { MK_CONTEST_MAX = 32, MK_CONTEST_SAMPLES = 10 };
 
 typedef enum mk_runner_state {
 #define X(id, name, meaning) id,
@@ -23,7 +25,7 @@ typedef struct mk_runner {
   uint64_t code;     /* equal: the same machine code launched in the same way; 0: not known */
   double error;      /* against the reference; negative: not known */
   mk_runner_state state;
-  double ms[MK_CONTEST_SAMPLES];
+  double ms[MK_CONTEST_SAMPLES]; /* of round 0, 1, ... */
   int samples;
 } mk_runner;
 
@@ -43,17 +45,22 @@ void mk_contest_begin(mk_contest *c);
 /* Whether the runner's results are right, by their difference from the reference's; it is out if not. Not a number is wrong. */
 bool mk_contest_judge(mk_contest *c, int runner, double error, double worst, double bound);
 
-/* Who runs in the next round, in this order; how many, 0: it is decided. seconds: what may still be spent; a round that would
- * take longer is not begun once everyone has run. Rounds go back and forth, so that a drift of the clock meets all alike. */
+/* Who runs in the next round, in this order; how many, 0: it is decided. Those that have fallen behind are out. seconds: what may
+ * still be spent; a round that would take longer is not begun once everyone has run. */
 int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]);
 
-/* A time of one run; those that have fallen behind for good are out. */
+/* A time of one run in the round at hand. */
 void mk_contest_sample(mk_contest *c, int runner, double ms);
-
-/* The median of the samples; 0 without any. */
-double mk_runner_ms(const mk_runner *r);
 
 /* The winner so far, or -1 when nobody was measured. complete: everyone still in has run often enough to be believed. */
 int mk_contest_winner(const mk_contest *c, bool *complete);
+
+/* The runner's time at the clock that the winner's median was measured at; 0 without any sample. */
+double mk_contest_ms(const mk_contest *c, int runner, int winner);
+
+/* How many times as long a takes as b, by their times in n >= 1 rounds that went back and forth: the median over pairs of rounds.
+ * *error: its standard error, told by the median deviation, so that an outlier does not matter. n is at most MK_RATIO_ROUNDS. */
+enum { MK_RATIO_ROUNDS = 32 };
+double mk_paired_ratio(const double *a, const double *b, int n, double *error);
 
 #endif

@@ -8,7 +8,6 @@
 
 enum { CHUNK = 4096 /* of templates/compare.cu */, FILL_ALIGN = 16 };
 
-static const int64_t flush_bytes = (int64_t)256 << 20; /* twice the largest L2 cache there is */
 static const mk_gpu_synthetic_rule inputs = {0, 0.5f};
 
 typedef struct compare_params { /* CompareParams of templates/compare.cu */
@@ -21,14 +20,13 @@ bool mk_gpu_probe_open(mk_gpu_probe *p, mk_gpu_device *d, mk_status *st) {
       [MK_F32] = "compare_f32", [MK_F16] = "compare_f16", [MK_BF16] = "compare_bf16", [MK_I32] = "compare_i32"};
   p->d = d;
   return mk_gpu_synthetic_open(d, &p->fill, &p->arena, st) &&
-         mk_gpu_kernels_of_file(d, "compare.cu", names, MK_DTYPE_COUNT, &p->kernel, p->compare, &p->arena, st) &&
-         mk_gpu_block_alloc(d, &p->flush, flush_bytes, "emptying the L2 cache", st);
+         mk_gpu_kernels_of_file(d, "compare.cu", names, MK_DTYPE_COUNT, &p->kernel, p->compare, &p->arena, st);
 }
 
 void mk_gpu_probe_close(mk_gpu_probe *p) {
   if (!p->d) return;
-  mk_gpu_block *const blocks[] = {&p->saved, &p->kept, &p->sums, &p->flush};
-  for (int i = 0; i < 4; i++) mk_gpu_block_free(p->d, blocks[i]);
+  mk_gpu_block *const blocks[] = {&p->saved, &p->kept, &p->sums};
+  for (int i = 0; i < 3; i++) mk_gpu_block_free(p->d, blocks[i]);
   mk_gpu_synthetic_close(p->d, &p->fill);
   mk_gpu_kernels_free(p->d, &p->kernel, 1);
   free(p->host_sums);
@@ -115,8 +113,7 @@ bool mk_gpu_probe_reset(mk_gpu_probe *p, bool poison, mk_status *st) {
     if (!e->written || p->in_place[i]) continue;
     if (!MK_CU(p->d->cu, st, cuMemsetD8Async(at(p, e), 0xff, (size_t)e->bytes, p->d->stream))) return false;
   }
-  return copy_extents(p, p->in_place, &p->saved, false, st) &&
-         MK_CU(p->d->cu, st, cuMemsetD8Async(p->flush.ptr, 0, (size_t)p->flush.bytes, p->d->stream));
+  return copy_extents(p, p->in_place, &p->saved, false, st);
 }
 
 bool mk_gpu_probe_keep(mk_gpu_probe *p, mk_status *st) { return copy_extents(p, p->written, &p->kept, true, st); }

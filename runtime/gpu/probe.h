@@ -15,7 +15,7 @@ typedef struct mk_gpu_probe {
   CUfunction compare[MK_DTYPE_COUNT];
   mk_gpu_block saved; /* the values before a run of what a run changes and reads */
   mk_gpu_block kept;  /* the reference's results */
-  mk_gpu_block sums, flush;
+  mk_gpu_block sums;
   double *host_sums; /* as large as sums; malloc'd */
   mk_gpu_spaces spaces;
   const mk_group *group;    /* at present; borrowed */
@@ -30,7 +30,7 @@ void mk_gpu_probe_close(mk_gpu_probe *p);
  * the next call. Fails when there is no memory for the copies. */
 bool mk_gpu_probe_begin(mk_gpu_probe *p, const mk_group *g, const mk_gpu_spaces *spaces, mk_status *st);
 
-/* Before a run: brings back what the last one changed and empties the L2 cache. poison: what is only written becomes NaN. */
+/* Before a run: brings back what the last one changed. poison: what is only written becomes NaN. */
 bool mk_gpu_probe_reset(mk_gpu_probe *p, bool poison, mk_status *st);
 
 /* Keeps the results of the run before as the reference's. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char head[] = "# moonkiln tuning records, version 1";
+static const char head[] = "# moonkiln tuning records, version 2";
 static const char explanation[] =
     "# What was measured on this card. A line for each group of operations and size of problem:\n"
     "#   SIGNATURE FLOP BYTES DATE | NAME | STATE MS ERROR CODE LABEL | ...\n"
@@ -114,7 +114,7 @@ static bool parse_record(char *line, mk_record *r, mk_record_entry entries[MK_CO
     next = split(entry);
     if (!parse_entry(entry, &entries[r->count++])) return false;
   }
-  return !next && entries[0].state == MK_RUNNER_BEST;
+  return !next && (entries[0].state == MK_RUNNER_BEST || entries[0].state == MK_RUNNER_KEPT);
 }
 
 /* ---- the set */

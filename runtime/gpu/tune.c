@@ -6,10 +6,14 @@
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/tune_group.h"
+#include "runtime/gpu/tune_trial.h"
 
 static const double save_seconds = 5;     /* what a killed process loses at most */
-static const double compile_share = 0.75; /* of the budget: what is compiled late would not be measured any more */
-enum { KERNELS_PER_WORKER = 4 };          /* compiled at a time, so that measuring begins soon */
+static const double contest_share = 0.75; /* of the budget; the rest is for whole runs */
+static const double compile_share = 0.6;  /* of the budget: what is compiled late would not be measured any more */
+static const double trial_seconds = 10;   /* for a plan's whole runs, at most */
+static const double close_enough = 1.01;
+enum { KERNELS_PER_WORKER = 4 }; /* compiled at a time, so that measuring begins soon */
 
 typedef struct tuner {
   mk_gpu_device *d;
@@ -22,9 +26,12 @@ typedef struct tuner {
   mk_tune_bench bench;
   mk_gpu_block spaces[MK_SPACE_COUNT]; /* of the job at hand; SCRATCH stays empty: it is the device's */
   int job;                             /* -1: none */
-  mk_records fresh;
+  mk_records fresh, earlier;           /* earlier: the user's when it began */
   double start, saved;
-  int at; /* the problem at hand */
+  int at;                  /* the problem at hand */
+  mk_arena results;        /* of the job at hand: */
+  mk_tune_change *changes; /* what is to be seen in whole runs */
+  int nchanges, changes_cap;
 } tuner;
 
 static double now(void) {
@@ -129,42 +136,124 @@ static bool compile(tuner *t, mk_status *st) {
   return mk_gpu_kernels_load(t->d, plan->kernels, plan->nkernels, wanted, t->bench.kernels, &t->arena, while_compiling, t, st);
 }
 
+/* ---- what was measured */
+
+/* Counts how far the winner is the one of an earlier record. */
+static void compare(tuner *t, const mk_record *r) {
+  const mk_record *before = mk_records_nearest(&t->earlier, r->signature, r->flop, r->bytes, NULL, NULL);
+  if (!before || mk_record_distance(before, r->flop, r->bytes)) return;
+  for (int i = 0; i < r->count; i++) {
+    const mk_record_entry *e = &r->entries[i];
+    if (strcmp(e->label, before->entries[0].label) != 0) continue;
+    t->report->compared++;
+    t->report->same += i == 0;
+    t->report->close += i > 0 && e->ms >= 0 && e->ms <= close_enough * r->entries[0].ms;
+  }
+}
+
+static void keep(tuner *t, const mk_record *r) {
+  compare(t, r);
+  mk_records_add(&t->fresh, r);
+  t->report->measured++;
+}
+
+/* The record with the change, or with what an untuned run has. Its entries are in the arena of results. */
+static mk_record settled(tuner *t, const mk_tune_change *c, bool kept) {
+  mk_record r = *c->record;
+  mk_record_entry *entries = MK_NEW_ARRAY(&t->results, mk_record_entry, r.count);
+  memcpy(entries, r.entries, sizeof *entries * (size_t)r.count);
+  entries[0].state = kept ? MK_RUNNER_KEPT : MK_RUNNER_ALONE;
+  if (!kept) {
+    mk_record_entry usual = entries[c->usual];
+    memmove(entries + 1, entries, sizeof *entries * (size_t)c->usual);
+    usual.state = MK_RUNNER_BEST;
+    entries[0] = usual;
+  }
+  r.entries = entries;
+  return r;
+}
+
+static bool between_laps(void *user) { return tell(user, "whole runs", NULL, 0); }
+
+/* Sees in whole runs which changes are worth it. A change that cannot be tried is none. */
+static void try_changes(tuner *t) {
+  mk_plan *plan = t->jobs[t->job].plan;
+  mk_status why = {0};
+  mk_tune_whole whole;
+  mk_records without = {0};
+  leave_job(t);
+  mk_tune_bench_close(&t->bench); /* for its memory */
+  save(t);
+  for (int i = 0; i < t->nchanges; i++) {
+    mk_record r = settled(t, &t->changes[i], false);
+    mk_records_add(&without, &r);
+  }
+  mk_records_merge(&t->tuning->user, &without); /* until the verdict, and not on disk */
+  mk_records_free(&without);
+  mk_tuning_apply(t->tuning, t->d, plan);
+  double left = t->o->seconds - spent(t), seconds = left > 2 * trial_seconds ? trial_seconds : 0.5 * left;
+  bool ok = tell(t, "whole runs", NULL, 0) &&
+            mk_tune_trial(t->d, plan, t->changes, t->nchanges, seconds, between_laps, t, &whole, &why);
+  if (t->report->stopped) return; /* the next run measures them again */
+  if (!ok) mk_log(MK_LOG_WARNING, "tuning: %s cannot be run as a whole, and keeps its order: %s", plan->name, why.message);
+  mk_tune_verdict v = {.plan = plan->name, .changed = t->nchanges, .ratio = ok ? whole.ratio : 1, .error = ok ? whole.error : 0};
+  for (int i = 0; i < t->nchanges; i++) {
+    mk_record r = settled(t, &t->changes[i], ok && t->changes[i].kept);
+    v.kept += ok && t->changes[i].kept;
+    keep(t, &r);
+  }
+  t->report->kept += v.kept;
+  if (t->report->ntrials < MK_TUNE_JOBS_MAX) t->report->trials[t->report->ntrials++] = v;
+  save(t);
+}
+
+static void end_job(tuner *t) {
+  if (t->nchanges && !t->report->stopped) try_changes(t);
+  leave_job(t);
+  mk_arena_free(&t->results);
+  t->changes = NULL;
+  t->nchanges = t->changes_cap = 0;
+}
+
 /* ---- the whole */
 
 /* False with the status set when nothing can be done at all; t->report->stopped or the budget end the loop otherwise. */
 static bool measure(tuner *t, mk_status *st) {
   const mk_tune_problem *p = &t->problems.items[t->at];
-  mk_arena arena = {0};
-  mk_record record;
+  mk_tune_result result;
   mk_status why = {0};
-  bool ok = mk_tune_group(&t->bench, p->group, mk_tune_share(&t->problems, t->at, t->o->seconds - spent(t)), watch, t, &arena,
-                          &record, &t->report->excluded, &why);
-  if (ok) {
-    t->report->measured++;
-    const char *first = p->group->candidates[0].label;
-    t->report->changed += strncmp(record.entries[0].label, first, strlen(first)) != 0;
-    mk_records_add(&t->fresh, &record);
+  double left = contest_share * t->o->seconds - spent(t);
+  bool ok = mk_tune_group(&t->bench, p->group, mk_tune_share(&t->problems, t->at, left), watch, t, &t->results, &result,
+                          &t->report->excluded, &why);
+  if (ok && !result.usual) {
+    keep(t, &result.record);
     if (now() - t->saved > save_seconds) save(t);
+  } else if (ok) {
+    mk_tune_change change = {.record = MK_NEW(&t->results, mk_record), .usual = result.usual};
+    *(mk_record *)change.record = result.record;
+    MK_PUSH(&t->results, t->changes, t->nchanges, t->changes_cap, change);
+    t->report->changed++;
   } else if (mk_failed(&why) && mk_gpu_wait(t->d, &(mk_status){0})) {
     mk_log(MK_LOG_WARNING, "tuning: %s keeps its order: %s", p->group->name, why.message);
   } else if (mk_failed(&why)) {
     *st = why; /* the device is lost */
   }
-  mk_arena_free(&arena);
   return !mk_failed(st);
 }
 
 static bool run(tuner *t, mk_status *st) {
   for (t->at = 0; t->at < t->problems.count; t->at++) {
+    const mk_tune_problem *p = &t->problems.items[t->at];
     mk_status why = {0};
-    if (!tell(t, NULL, NULL, 0) || spent(t) > t->o->seconds) return true;
-    if (!enter_job(t, t->problems.items[t->at].job, st)) return false;
+    if (t->job != p->job) end_job(t);
+    if (!tell(t, NULL, NULL, 0) || spent(t) > contest_share * t->o->seconds) break;
+    if (!t->bench.d && !mk_tune_bench_open(&t->bench, t->d, st)) return false;
+    if (!enter_job(t, p->job, st)) return false;
     if (!compile(t, &why)) return why.code == MK_EINTERRUPTED ? true : (*st = why, false);
-    if (!tell(t, t->problems.items[t->at].group->name, NULL, 0)) return true;
+    if (!tell(t, p->group->name, NULL, 0)) break;
     if (!measure(t, st)) return false;
-    if (t->report->stopped) return true;
+    if (t->report->stopped) break;
   }
-  tell(t, NULL, NULL, 0);
   return true;
 }
 
@@ -174,9 +263,12 @@ bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int c
   *report = (mk_tune_report){0};
   t.problems = mk_tune_problems_of(tuning, jobs, count, o, &t.arena);
   t.fresh.environment = tuning->user.environment;
+  mk_records_merge(&t.earlier, &tuning->user);
   report->problems = t.problems.count + t.problems.known;
   report->known = t.problems.known;
-  bool ok = !t.problems.count || (mk_gpu_enter(d, st) && mk_tune_bench_open(&t.bench, d, st) && run(&t, st));
+  bool ok = !t.problems.count || (mk_gpu_enter(d, st) && run(&t, st));
+  if (ok) end_job(&t);
+  if (ok && !report->stopped) tell(&t, NULL, NULL, 0);
   if (!ok) mk_fail_context(st, "tuning");
   save(&t);
   leave_job(&t);
@@ -186,6 +278,8 @@ bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int c
   report->unreached = t.problems.count - report->measured;
   report->seconds = spent(&t);
   mk_records_free(&t.fresh);
+  mk_records_free(&t.earlier);
+  mk_arena_free(&t.results);
   mk_arena_free(&t.arena);
   return ok;
 }

@@ -11,7 +11,7 @@ typedef struct mk_tune_job { /* a plan, and how often its entries run for one of
 
 typedef struct mk_tune_progress {
   int done, total;   /* problems: groups that are equal count once */
-  const char *group; /* at work; NULL while kernels compile */
+  const char *group; /* at work, or "whole runs"; NULL while kernels compile */
   const char *best;  /* label of the best so far; NULL: none */
   double best_ms;
   double seconds, left; /* spent; until the end, as far as can be told */
@@ -28,12 +28,23 @@ typedef struct mk_tune_options {
   void *user;
 } mk_tune_options;
 
+enum { MK_TUNE_JOBS_MAX = 8 };
+typedef struct mk_tune_verdict { /* of whole runs of a job's plan */
+  const char *plan;              /* the plan's name */
+  int changed, kept;             /* problems; see mk_tune_report */
+  double ratio, error;           /* of the time with what was kept to the time without, and its standard error */
+} mk_tune_verdict;
+
 typedef struct mk_tune_report {
   int problems, known; /* of all groups; known before */
   int measured;
-  int unreached; /* the budget ended, or the user did */
-  int excluded;  /* candidates whose results were wrong */
-  int changed;   /* problems whose best is not the cost model's first */
+  int unreached;             /* the budget ended, or the user did */
+  int excluded;              /* candidates whose results were wrong */
+  int changed;               /* problems in which another candidate or algorithm than the cost model's was faster by itself */
+  int kept;                  /* of those, faster in whole runs, too */
+  int compared, same, close; /* with earlier records of the same size: the same winner, or one that takes within 1 % as long */
+  int ntrials;
+  mk_tune_verdict trials[MK_TUNE_JOBS_MAX];
   double seconds;
   bool stopped; /* by progress */
 } mk_tune_report;

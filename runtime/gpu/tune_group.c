@@ -9,9 +9,11 @@
 #include "runtime/base/log.h"
 #include "runtime/base/text.h"
 
-enum { MAX_REPEATS = 16 };
-static const double sample_ms = 0.2; /* shorter runs are repeated until they take about this long */
-static const double far_behind = 4;  /* times the best first run: not worth another one */
+enum { HEATS = 2 /* rounds of short samples; those that follow are as long as there is time for */ };
+static const double heat_ms = 0.2, final_ms = 60; /* a sample: runs that together take about this long */
+static const double short_ms = 2;                 /* runs that are shorter have other work before them */
+static const double far_behind = 4;               /* times the best first run: not worth another one */
+static const double catch_up_ms = 2, pause = 0.05 /* seconds */;
 
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
   int candidate;
@@ -26,7 +28,7 @@ typedef struct trial {
   mk_contest contest;
   variant variants[MK_CONTEST_MAX];
   mk_gpu_group *groups; /* per candidate */
-  int repeats;
+  double run_ms;        /* about what the better ones take */
   mk_arena *arena;
 } trial;
 
@@ -40,15 +42,16 @@ static double now(void) {
 
 bool mk_tune_bench_open(mk_tune_bench *b, mk_gpu_device *d, mk_status *st) {
   b->d = d;
-  for (int i = 0; i < 2 * MK_CONTEST_MAX; i++)
+  for (int i = 0; i < 2 * MK_TUNE_ROUND_RUNS; i++)
     if (!MK_CU(d->cu, st, cuEventCreate(&b->events[i], CU_EVENT_DEFAULT))) return false;
-  return mk_gpu_probe_open(&b->probe, d, st);
+  return mk_gpu_probe_open(&b->probe, d, st) && mk_gpu_filler_open(&b->filler, d, &b->probe.fill, st);
 }
 
 void mk_tune_bench_close(mk_tune_bench *b) {
   if (!b->d) return;
-  for (int i = 0; i < 2 * MK_CONTEST_MAX; i++)
+  for (int i = 0; i < 2 * MK_TUNE_ROUND_RUNS; i++)
     if (b->events[i]) b->d->cu->cuEventDestroy(b->events[i]);
+  mk_gpu_filler_close(&b->filler);
   mk_gpu_probe_close(&b->probe);
   *b = (mk_tune_bench){0};
 }
@@ -266,7 +269,7 @@ static bool check_against(trial *t, int reference, int *agree, int *differ, mk_s
       ++*differ;
     }
   }
-  t->repeats = least >= sample_ms ? 1 : least * MAX_REPEATS < sample_ms ? MAX_REPEATS : (int)(sample_ms / least);
+  t->run_ms = fmax(least, 1e-3);
   return true;
 }
 
@@ -297,29 +300,62 @@ static bool check(trial *t, int *excluded, mk_status *st) {
 
 /* ---- timing */
 
-static bool round_of(trial *t, const int *order, int n, mk_status *st) {
-  for (int i = 0; i < n; i++) {
-    if (!mk_gpu_probe_reset(&t->b->probe, false, st) || !mark(t, 2 * i, st)) return false;
-    for (int k = 0; k < t->repeats; k++)
-      if (!run(t, order[i], st)) return false;
-    if (!mark(t, 2 * i + 1, st)) return false;
+/* What the group reads and the one before has just written is in the L2 cache still, where it fits. */
+static bool touch_fresh(trial *t, mk_status *st) {
+  const mk_plan *plan = t->b->plan;
+  const mk_group *first = t->own - mk_group_may_cover(t->own), *before = first - 1;
+  for (int i = 0; first > plan->groups && i < t->g->nextents; i++) {
+    const mk_extent *e = &t->g->extents[i];
+    bool fresh = false;
+    for (int k = 0; e->read && k < before->nextents; k++)
+      fresh |= before->extents[k].written && before->extents[k].ref.space == e->ref.space &&
+               before->extents[k].ref.offset == e->ref.offset;
+    if (fresh && !mk_gpu_filler_touch(&t->b->filler, mk_gpu_address(&t->b->spaces, e->ref), e->bytes, st)) return false;
   }
+  return true;
+}
+
+/* A run with what a network has before it: long ones fill the cache and set the clock by themselves. */
+static bool timed_run(trial *t, int runner, int event, mk_status *st) {
+  if (!mk_gpu_probe_reset(&t->b->probe, false, st)) return false;
+  if (t->run_ms < short_ms && !(mk_gpu_filler_run(&t->b->filler, st) && touch_fresh(t, st))) return false;
+  return mark(t, event, st) && run(t, runner, st) && mark(t, event + 1, st);
+}
+
+/* How many runs of each of n runners make a round. */
+static int repeats_of(const trial *t, int n, double seconds) {
+  double one = t->run_ms + (t->run_ms < short_ms ? t->b->filler.ms : 0), runs = heat_ms / t->run_ms;
+  if (t->contest.rounds > HEATS) runs = fmax(runs, fmin(final_ms, seconds * 1e3 / (n * MK_CONTEST_SAMPLES)) / one);
+  return (int)fmax(1, fmin(runs, (double)MK_TUNE_ROUND_RUNS / n));
+}
+
+static bool round_of(trial *t, const int *order, int n, int repeats, mk_status *st) {
+  for (int i = 0; i * t->b->filler.ms < catch_up_ms; i++) /* the wait before was a pause */
+    if (!mk_gpu_filler_run(&t->b->filler, st)) return false;
+  for (int i = 0; i < n * repeats; i++)
+    if (!timed_run(t, order[i / repeats], 2 * i, st)) return false;
   if (!mk_gpu_wait(t->b->d, st)) return false;
   for (int i = 0; i < n; i++) {
-    double ms;
-    if (!elapsed(t, 2 * i, &ms, st)) return false;
-    mk_contest_sample(&t->contest, order[i], ms / t->repeats);
+    double sum = 0, ms;
+    for (int k = 0; k < repeats; k++) {
+      if (!elapsed(t, 2 * (i * repeats + k), &ms, st)) return false;
+      sum += ms;
+    }
+    mk_contest_sample(&t->contest, order[i], sum / repeats);
   }
   return true;
 }
 
 static bool time_all(trial *t, double end, mk_tune_watch_fn watch, void *user, mk_status *st) {
-  int order[MK_CONTEST_MAX], n;
+  int order[MK_CONTEST_MAX], n, repeats = 1;
   bool complete;
-  while ((n = mk_contest_round(&t->contest, end - now(), order)) > 0) {
-    if (!round_of(t, order, n, st)) return false;
+  if (now() - t->b->busy > pause && !mk_gpu_filler_settle(&t->b->filler, st)) return false;
+  while ((n = mk_contest_round(&t->contest, (end - now()) / repeats, order)) > 0) {
+    repeats = repeats_of(t, n, end - now());
+    if (!round_of(t, order, n, repeats, st)) return false;
+    t->b->busy = now();
     int best = mk_contest_winner(&t->contest, &complete);
-    if (best >= 0 && !watch(user, t->contest.runners[best].label, mk_runner_ms(&t->contest.runners[best]))) break;
+    if (best >= 0 && !watch(user, t->contest.runners[best].label, mk_contest_ms(&t->contest, best, best))) break;
   }
   return true;
 }
@@ -335,40 +371,51 @@ static int by_time(const void *a, const void *b) {
   return strcmp(x->label, y->label);
 }
 
-static void make_record(const trial *t, int winner, mk_record *out) {
+/* The runner that an untuned run has: the first that works. */
+static int usual_of(const mk_contest *c) {
+  int i = 0;
+  while (i < c->count && c->runners[i].state != MK_RUNNER_IN && c->runners[i].state != MK_RUNNER_SLOW) i++;
+  return i;
+}
+
+static void make_result(const trial *t, int winner, mk_tune_result *out) {
   char date[32];
   time_t seconds = time(NULL);
   struct tm utc;
+  const char *usual = t->contest.runners[usual_of(&t->contest)].label;
   strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
   mk_record_entry *entries = MK_NEW_ARRAY(t->arena, mk_record_entry, t->contest.count);
   for (int i = 0; i < t->contest.count; i++) {
     const mk_runner *r = &t->contest.runners[i];
     entries[i] = (mk_record_entry){.state = i == winner ? MK_RUNNER_BEST : r->state,
-                                   .ms = r->samples ? mk_runner_ms(r) : -1,
+                                   .ms = r->samples ? mk_contest_ms(&t->contest, i, winner) : -1,
                                    .error = r->error,
                                    .code = mk_tuning_code(t->b->plan, &t->own->candidates[t->variants[i].candidate]),
                                    .label = r->label};
   }
   qsort(entries, (size_t)t->contest.count, sizeof *entries, by_time);
-  *out = (mk_record){.signature = t->g->signature,
-                     .flop = mk_record_class(t->g->flop),
-                     .bytes = mk_record_class(t->g->bytes),
-                     .date = mk_strdup(t->arena, date),
-                     .name = t->g->name,
-                     .count = t->contest.count,
-                     .entries = entries};
+  out->record = (mk_record){.signature = t->g->signature,
+                            .flop = mk_record_class(t->g->flop),
+                            .bytes = mk_record_class(t->g->bytes),
+                            .date = mk_strdup(t->arena, date),
+                            .name = t->g->name,
+                            .count = t->contest.count,
+                            .entries = entries};
+  out->usual = 0;
+  while (strcmp(entries[out->usual].label, usual) != 0) out->usual++;
 }
 
 bool mk_tune_group(mk_tune_bench *b, const mk_group *own, double seconds, mk_tune_watch_fn watch, void *user, mk_arena *arena,
-                   mk_record *out, int *excluded, mk_status *st) {
+                   mk_tune_result *out, int *excluded, mk_status *st) {
   double end = now() + seconds;
   const mk_group whole = whole_work(own, arena), *g = &whole;
-  trial t = {.b = b, .g = g, .own = own, .arena = arena, .groups = MK_NEW_ARRAY(arena, mk_gpu_group, g->ncandidates)};
+  trial t = {
+      .b = b, .g = g, .own = own, .run_ms = 1, .arena = arena, .groups = MK_NEW_ARRAY(arena, mk_gpu_group, g->ncandidates)};
   bool complete = false;
   add_candidates(&t);
   bool ok = mk_gpu_probe_begin(&b->probe, g, &b->spaces, st) && check(&t, excluded, st) && time_all(&t, end, watch, user, st);
   int winner = ok ? mk_contest_winner(&t.contest, &complete) : -1;
-  if (ok && winner >= 0 && complete) make_record(&t, winner, out);
+  if (ok && winner >= 0 && complete) make_result(&t, winner, out);
   for (int i = 0; i < t.contest.count; i++)
     if (t.variants[i].lt) mk_gpu_lt_use(b->d, &t.variants[i].lt->lt, t.variants[i].usual);
   for (int c = 0; c < g->ncandidates; c++) mk_gpu_group_free(b->d, &t.groups[c]);

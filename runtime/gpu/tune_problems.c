@@ -1,7 +1,10 @@
 #include "runtime/gpu/tune_problems.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const double least_seconds = 0.25; /* for any problem, however little it is worth */
 
 static bool same_launch(const mk_launch *a, const mk_launch *b) {
   if (a->kind != b->kind) return false;
@@ -14,8 +17,7 @@ static bool same_launch(const mk_launch *a, const mk_launch *b) {
   return a->kernel == b->kernel && !memcmp(a->grid, b->grid, sizeof a->grid) && a->smem == b->smem && a->bytes == b->bytes;
 }
 
-/* Of groups of one plan. */
-static bool same_problem(const mk_group *a, const mk_group *b) {
+bool mk_tune_same_problem(const mk_group *a, const mk_group *b) {
   if (a->signature != b->signature || a->flop != b->flop || a->bytes != b->bytes || a->ncandidates != b->ncandidates)
     return false;
   for (int c = 0; c < a->ncandidates; c++) {
@@ -49,7 +51,7 @@ static void gather(mk_tune_problems *out, const mk_tune_job *job, int index, mk_
       if (!mk_tuning_matters(g)) continue;
       double value = g->candidates[0].cost * (p->rate == MK_RATE_STEP ? job->runs : 1);
       int k = first;
-      while (k < out->count && !same_problem(out->items[k].group, g)) k++;
+      while (k < out->count && !mk_tune_same_problem(out->items[k].group, g)) k++;
       if (k < out->count) {
         out->items[k].value += value;
       } else {
@@ -108,7 +110,7 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
 }
 
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds) {
-  double rest = 0;
+  double rest = 0, least = fmin(least_seconds, seconds / (p->count - i));
   for (int k = i; k < p->count; k++) rest += p->items[k].value;
-  return rest > 0 && seconds > 0 ? seconds * p->items[i].value / rest : 0;
+  return rest > 0 && seconds > 0 ? fmax(least, seconds * p->items[i].value / rest) : 0;
 }

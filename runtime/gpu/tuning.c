@@ -99,19 +99,19 @@ static bool same_label(const mk_record_entry *e, const char *label) {
   return (size_t)length == strlen(label) && !strncmp(e->label, label, (size_t)length);
 }
 
+int mk_tuning_candidate(const mk_plan *plan, const mk_group *g, const mk_record_entry *e) {
+  for (int c = 0; c < g->ncandidates; c++)
+    if (same_label(e, g->candidates[c].label) && e->code == mk_tuning_code(plan, &g->candidates[c])) return c;
+  return -1;
+}
+
 typedef struct seeker {
   const mk_plan *plan;
   const mk_group *group;
 } seeker;
 
-/* The group's candidate that the record chose, with the code that was measured, or -1. */
-static int chosen_by(const seeker *s, const mk_record *r) {
-  for (int c = 0; c < s->group->ncandidates; c++)
-    if (same_label(&r->entries[0], s->group->candidates[c].label) &&
-        r->entries[0].code == mk_tuning_code(s->plan, &s->group->candidates[c]))
-      return c;
-  return -1;
-}
+/* The group's candidate that the record chose, or -1. */
+static int chosen_by(const seeker *s, const mk_record *r) { return mk_tuning_candidate(s->plan, s->group, &r->entries[0]); }
 
 static bool fits(void *user, const mk_record *r) { return chosen_by(user, r) >= 0; }
 

@@ -36,6 +36,9 @@ bool mk_tuning_matters(const mk_group *g);
 /* Hash of a candidate's kernels as sources. */
 uint64_t mk_tuning_code(const mk_plan *plan, const mk_candidate *c);
 
+/* The group's candidate that the entry is of, with the code that was measured, or -1. */
+int mk_tuning_candidate(const mk_plan *plan, const mk_group *g, const mk_record_entry *e);
+
 /* "cublaslt" and an algorithm's name, or "" for none, to a label and back; parts of the label point into it. */
 void mk_tuning_label(const char *label, const char *algorithm, mk_text *out);
 void mk_tuning_split(const char *label, int *length, const char **algorithm);

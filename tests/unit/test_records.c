@@ -66,7 +66,7 @@ static void there_and_back(void **state) {
   mk_records_free(&back);
 }
 
-static const char head[] = "# moonkiln tuning records, version 1\nenvironment gpu=X | sms=1 | driver=13 | nvrtc=13.0\n";
+static const char head[] = "# moonkiln tuning records, version 2\nenvironment gpu=X | sms=1 | driver=13 | nvrtc=13.0\n";
 
 static void foreign_texts_are_refused(void **state) {
   (void)state;
@@ -75,11 +75,11 @@ static void foreign_texts_are_refused(void **state) {
       "\n",
       "# moonkiln tuning records, version 2\n",
       "ELF\x7f\n",
-      "# moonkiln tuning records, version 1\n",
-      "# moonkiln tuning records, version 1\n0000000000000001 1.00 1.00 " NOON " | n | best 1 - 1 x\n",
-      "# moonkiln tuning records, version 1\nenvironment gpu= | sms=1 | driver=13 | nvrtc=13.0\n",
-      "# moonkiln tuning records, version 1\nenvironment gpu=X | sms=1 | driver=13\n",
-      "# moonkiln tuning records, version 1\nenvironment gpu=X | sms=1 | driver=13 | nvrtc=13.0 and more\n"};
+      "# moonkiln tuning records, version 2\n",
+      "# moonkiln tuning records, version 2\n0000000000000001 1.00 1.00 " NOON " | n | best 1 - 1 x\n",
+      "# moonkiln tuning records, version 2\nenvironment gpu= | sms=1 | driver=13 | nvrtc=13.0\n",
+      "# moonkiln tuning records, version 2\nenvironment gpu=X | sms=1 | driver=13\n",
+      "# moonkiln tuning records, version 2\nenvironment gpu=X | sms=1 | driver=13 | nvrtc=13.0 and more\n"};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     mk_records r = {0};
     mk_status st = {0};
