@@ -130,8 +130,7 @@ int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]) {
     if (r->samples < fewest) fewest = r->samples;
   }
   if (in == 0 || fewest == MK_CONTEST_SAMPLES || (in == 1 && fewest > 0)) return 0;
-  if (fewest > 0 && round_ms * 1e-3 > seconds) return 0;
-  if (fewest >= BELIEVED && round_ms * 1e-3 > long_round) return 0;
+  if (fewest >= BELIEVED && round_ms * 1e-3 > fmin(seconds, long_round)) return 0;
   for (int i = 0; i < c->count; i++)
     if (c->runners[i].state == MK_RUNNER_IN) order[n++] = i;
   if (c->rounds++ % 2)

@@ -46,7 +46,7 @@ void mk_contest_begin(mk_contest *c);
 bool mk_contest_judge(mk_contest *c, int runner, double error, double worst, double bound);
 
 /* Who runs in the next round, in this order; how many, 0: it is decided. Those that have fallen behind are out. seconds: what may
- * still be spent; a round that would take longer is not begun once everyone has run. */
+ * still be spent; a round that would take longer is not begun once there are enough of them to be believed. */
 int mk_contest_round(mk_contest *c, double seconds, int order[MK_CONTEST_MAX]);
 
 /* A time of one run in the round at hand. */

@@ -2,6 +2,8 @@
  * the tuner's comparison, which is done. Beside fake_driver.c, which is to be compiled with FAKE_DEVICE.
  *
  * FAKE_TIMES   "NAME=MS,NAME=MS": what kernels with NAME in theirs take; others take 1 ms
+ * FAKE_CROWDED the same, behind more than one other kernel since the cache was emptied
+ * FAKE_AFTER   the same: by how much whatever comes behind one of them takes longer
  * FAKE_WRONG   kernels with this in their name have wrong results
  * FAKE_FAULT   kernels with this in their name end the device
  * FAKE_LAUNCHES  a file that gets every kernel's name */
@@ -16,7 +18,8 @@
 static struct {
   double ms;       /* the device's clock */
   int wrong, kept; /* the results of the last kernel, and of the one before the last copy, are wrong */
-  int lost;
+  int lost, alone; /* alone: kernels to come that are as good as that */
+  double slowed;   /* the next kernel, by so many ms */
 } device;
 
 static void *at(CUdeviceptr p) { return (void *)(uintptr_t)p; }
@@ -67,7 +70,12 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream s) {
   (void)s;
-  if (count < (size_t)64 << 20) memset(at(to), value, count); /* the flush is left out */
+  if (count < (size_t)64 << 20) {
+    memset(at(to), value, count);
+  } else { /* the cache is emptied, and nothing written */
+    device.alone = 2;
+    device.slowed = 0;
+  }
   return CUDA_SUCCESS;
 }
 
@@ -101,14 +109,24 @@ static int named(const char *name, const char *variable) {
   return part && *part && strstr(name, part);
 }
 
-static double made_up_ms(const char *name) {
-  const char *times = getenv("FAKE_TIMES");
+/* -1: it is not among them. */
+static double named_ms(const char *name, const char *variable) {
+  const char *times = getenv(variable);
   for (const char *p = times; p && *p; p += strcspn(p, ","), p += *p == ',') {
     char part[64];
     double ms;
     if (sscanf(p, "%63[^=,]=%lf", part, &ms) == 2 && strstr(name, part)) return ms;
   }
-  return 1;
+  return -1;
+}
+
+static double made_up_ms(const char *name) {
+  double ms = device.alone ? -1 : named_ms(name, "FAKE_CROWDED");
+  if (ms < 0) ms = named_ms(name, "FAKE_TIMES");
+  ms = (ms < 0 ? 1 : ms) + device.slowed;
+  if (device.alone) device.alone--;
+  device.slowed = fmax(0, named_ms(name, "FAKE_AFTER"));
+  return ms;
 }
 
 static void compare(void **params) {

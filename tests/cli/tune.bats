@@ -37,7 +37,10 @@ chosen() {
   FAKE_TIMES=${all[2]}=0.5 run tune
   echo "$output"
   [ "$status" -eq 0 ]
-  [[ $output == *"2 kinds of groups: 0 known before, 2 measured"*"0 not reached; 1 with another choice"* ]]
+  [[ $output == *"2 kinds of groups: 0 known before, 2 measured"*"0 not reached"* ]]
+  [[ $output == *"1 with another choice than the cost model's that is faster by itself, 1 of them in whole runs, too"* ]]
+  [[ $output == *"whole runs of graph: 1 of 1 kept, which take 0.7500 +- 0.0000 of the time without"* ]]
+  grep -q '| kept 1.50000 ' "$(records)"
   [ "$(chosen)" = "${all[2]}" ]
   [ "$(chosen --no-tune)" = "${all[0]}" ]
   run tune
@@ -50,7 +53,15 @@ chosen() {
   sleep 1
   FAKE_TIMES=${all[1]}=0.5 run tune --again
   [[ $output == *"0 known before, 2 measured"* ]]
+  [[ $output == *"against the earlier record: 1 of 2 the same winner, 0 more within 1 %"* ]]
   [ "$(chosen)" = "${all[1]}" ]
+  sleep 1
+  FAKE_TIMES=${all[1]}=0.504,${all[2]}=0.5 run tune --again
+  echo "$output"
+  [[ $output == *"against the earlier record: 2 of 2 the same winner, 0 more within 1 %"* ]]
+  sleep 1
+  FAKE_TIMES=${all[1]}=0.502,${all[0]}=0.5 run tune --again
+  [[ $output == *"against the earlier record: 1 of 2 the same winner, 1 more within 1 %"* ]]
 }
 
 @test "equal times keep the cost model's order, every time" {
@@ -59,6 +70,31 @@ chosen() {
   [ "$(chosen)" = "${all[0]}" ]
   rm -rf "$MOONKILN_CACHE/tuning"
   FAKE_TIMES=${all[2]}=0.999 tune
+  [ "$(chosen)" = "${all[0]}" ]
+}
+
+@test "what is faster by itself and not in a whole run is not chosen, and not tried again" {
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=row_=0.5,${all[2]}=0.5 FAKE_CROWDED=${all[2]}=1.2 run tune
+  echo "$output"
+  [[ $output == *"1 with another choice than the cost model's that is faster by itself, 0 of them in whole runs, too"* ]]
+  [[ $output == *"whole runs of graph: 0 of 1 kept, which take 1.0000"* ]]
+  [ "$(chosen)" = "${all[0]}" ]
+  grep -qE '[|] best 1.50+ .*[|] alone 1.0' "$(records)"
+  FAKE_TIMES=${all[2]}=0.5 run tune
+  [[ $output == *"2 known before, 0 measured"* ]]
+}
+
+@test "what costs its neighbours more than it gains is not chosen" {
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
+local h = x + matmul(x:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu()
+output("y", h * ((h * h):mean() + 1e-6):rsqrt())
+LUA
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=${all[2]}=0.5 FAKE_AFTER=${all[2]}=0.6 run tune
+  echo "$output"
+  [[ $output == *"0 of them in whole runs, too"* ]]
   [ "$(chosen)" = "${all[0]}" ]
 }
 
@@ -97,7 +133,7 @@ chosen() {
   [ "$(sort -u "$here/launches" | grep matmul)" = "${all[2]}" ]
   run tune --set tokens=20000
   [[ $output == *"0 known before, 2 measured"* ]]
-  [ "$(grep -c '| best ' "$(records)")" -eq 4 ]
+  [ "$(grep -cE '[|] (best|kept) ' "$(records)")" -eq 4 ]
 }
 
 @test "the budget ends it, and the next tuning goes on" {
@@ -144,7 +180,7 @@ chosen() {
   tune
   local file
   file=$(records)
-  sed -Ei 's/(best|timed) ([0-9.]+ [^ ]+) [0-9a-f]{16}/\1 \2 0123456789abcdef/g' "$file"
+  sed -Ei 's/(best|kept|timed) ([0-9.]+ [^ ]+) [0-9a-f]{16}/\1 \2 0123456789abcdef/g' "$file"
   run tune
   [[ $output == *"0 known before, 2 measured"* ]]
 }
@@ -199,7 +235,7 @@ chosen() {
   [ "$status" -eq 0 ]
   [[ ${lines[0]} == "Made-up GPU, 100 multiprocessors, driver 13, NVRTC "*".tune)" ]]
   [[ ${lines[1]} == *"graph.lua:3: matmul gelu add" ]]
-  [[ $output == *"best       1.5000    1.000"* ]] # with the norm before it, as other candidates do its work, too
+  [[ $output == *"kept       1.5000    1.000"* ]] # with the norm before it, as other candidates do its work, too
   [[ $output == *"slow       2.0000    1.333"* ]]
   [[ $output != *" rsqrt "* ]]
   refused "$MOONKILN" tune --explain nothing-like-this -- --explain nothing-like-this

@@ -138,17 +138,16 @@ static void budget(void **state) {
   bool complete;
   mk_contest c = contest(3, equal_costs);
   mk_contest_begin(&c);
-  assert_int_equal(hold(&c, ms, 0, 0), 3); /* one round always: without it nothing is known */
-  mk_contest_winner(&c, &complete);
-  assert_false(complete);
-  c = contest(3, equal_costs);
-  mk_contest_begin(&c);
-  assert_int_equal(hold(&c, ms, 0, 1.0), 9); /* three rounds of 0.3 s */
+  assert_int_equal(hold(&c, ms, 0, 0), 12); /* what was begun is decided: without it nothing is known */
   assert_int_equal(mk_contest_winner(&c, &complete), 0);
   assert_true(complete);
   c = contest(3, equal_costs);
   mk_contest_begin(&c);
-  assert_int_equal(hold(&c, ms, 0, 1000), 9); /* long rounds are not repeated more often, whatever the budget */
+  assert_int_equal(hold(&c, ms, 0, 1000), 12); /* long rounds are not repeated more often, whatever the budget */
+  const double shorter[] = {10, 10.1, 10.2};
+  c = contest(3, equal_costs);
+  mk_contest_begin(&c);
+  assert_int_equal(hold(&c, shorter, 0, 0.16), 15); /* five rounds of 30 ms */
 }
 
 static void wrong_results_are_out(void **state) {
@@ -170,16 +169,60 @@ static void wrong_results_are_out(void **state) {
 static void one_outlier_does_not_decide(void **state) {
   (void)state;
   mk_contest c = contest(2, equal_costs);
-  const double first[] = {9, 10, 10, 10, 10}, second[] = {9.5, 9.5, 9.5, 9.5, 9.5};
+  const double first[MK_CONTEST_SAMPLES] = {9, 10, 10, 10, 10, 10, 10, 10, 10, 10};
   int order[MK_CONTEST_MAX];
   bool complete;
   mk_contest_begin(&c);
-  for (int round = 0; round < 5; round++) {
+  for (int round = 0; round < MK_CONTEST_SAMPLES; round++) {
     mk_contest_round(&c, 100, order);
     mk_contest_sample(&c, 0, first[round]);
-    mk_contest_sample(&c, 1, second[round]);
+    mk_contest_sample(&c, 1, 9.5);
   }
   assert_int_equal(mk_contest_winner(&c, &complete), 1);
+}
+
+/* A card that falls from its highest clock to that of its power limit while the contest begins. */
+static void those_that_ran_on_a_cool_card_are_not_ahead(void **state) {
+  (void)state;
+  mk_contest c = contest(3, equal_costs);
+  const double ms[] = {10, 9.7, 9.9};
+  int order[MK_CONTEST_MAX], n;
+  bool complete;
+  mk_contest_begin(&c);
+  for (int round = 0, runs = 0; (n = mk_contest_round(&c, 1000, order)) > 0; round++)
+    for (int i = 0; i < n; i++, runs++) mk_contest_sample(&c, order[i], ms[order[i]] * (1.2 - 0.2 * exp(-runs / 6.0)));
+  for (int i = 0; i < 3; i++) assert_int_equal(c.runners[i].state, MK_RUNNER_IN);
+  assert_int_equal(mk_contest_winner(&c, &complete), 1);
+  assert_true(fabs(mk_contest_ms(&c, 0, 1) / mk_contest_ms(&c, 1, 1) - 10 / 9.7) < 5e-3);
+}
+
+static void a_change_needs_more_than_noise(void **state) {
+  (void)state;
+  bool complete;
+  for (int loud = 0; loud < 2; loud++) {
+    mk_contest c = contest(2, equal_costs);
+    int order[MK_CONTEST_MAX];
+    mk_contest_begin(&c);
+    for (int round = 0; mk_contest_round(&c, 1000, order) > 0; round++) { /* 2 % faster, in pairs of rounds by -2 to 6 % */
+      mk_contest_sample(&c, 0, 10);
+      mk_contest_sample(&c, 1, 9.8 * (1 + (loud ? 0.04 : 0.002) * (round / 2 % 3 - 1)));
+    }
+    assert_int_equal(mk_contest_winner(&c, &complete), loud ? 0 : 1);
+  }
+}
+
+static void paired_ratios(void **state) {
+  (void)state;
+  const double a[] = {2, 8, 4, 4, 4, 4}, b[] = {4, 4, 4, 4, 2, 2};
+  double error;
+  assert_true(fabs(mk_paired_ratio(a, b, 1, &error) - 0.5) < 1e-12);
+  assert_true(fabs(mk_paired_ratio(a, b, 2, &error) - 1) < 1e-12); /* there and back */
+  assert_true(error == 0);
+  assert_true(fabs(mk_paired_ratio(a, b, 5, &error) - 1) < 1e-12); /* the odd one is left out */
+  assert_true(fabs(mk_paired_ratio(a, b, 6, &error) - 1) < 1e-12);
+  const double c[] = {1, 1, 2, 2, 4, 4};
+  assert_true(fabs(mk_paired_ratio(c, a + 2, 4, &error) - 0.375) < 1e-12);
+  assert_true(error > 0.1);
 }
 
 static void names(void **state) {
@@ -205,6 +248,9 @@ int main(void) {
       cmocka_unit_test(budget),
       cmocka_unit_test(wrong_results_are_out),
       cmocka_unit_test(one_outlier_does_not_decide),
+      cmocka_unit_test(those_that_ran_on_a_cool_card_are_not_ahead),
+      cmocka_unit_test(a_change_needs_more_than_noise),
+      cmocka_unit_test(paired_ratios),
       cmocka_unit_test(names),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
