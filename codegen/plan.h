@@ -113,7 +113,8 @@ typedef struct mk_group { /* a fused piece of the graph, with every realisation 
   int ncandidates;
   const mk_candidate *candidates;
   int chosen;
-  double flop, bytes; /* arithmetic and least memory traffic */
+  const char *algorithm; /* of the matmul library, by name, for the chosen one; NULL: the library's own choice */
+  double flop, bytes;    /* arithmetic and least memory traffic */
   /* Of groups that run more than once: */
   uint64_t signature; /* of the operation: the same in every plan, and for every length */
   int nextents;

@@ -86,7 +86,7 @@ mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st)
 }
 
 void mk_backend_choose(mk_backend *b, mk_plan *plan) {
-  if (b->device && plan && !b->ignore_records) mk_tuning_apply(tuning(b), b->device, plan);
+  if (b->device && plan && !b->ignore_records) mk_tuning_apply(tuning(b), plan);
 }
 
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st) {

@@ -70,7 +70,7 @@ static bool build(mk_job *j, const mk_measure *m, mk_status *st) {
   if (!j->plan || (j->device && !mk_gpu_enter(j->device, st))) return false;
   if (j->device && !m->no_tune) {
     mk_tuning_open(&j->tuning, j->device);
-    mk_tuning_apply(&j->tuning, j->device, j->plan);
+    mk_tuning_apply(&j->tuning, j->plan);
   }
   if (!j->device || !j->plan->nweights || j->subject.has_source) return true;
   return mk_fail(st, MK_EINPUT, "the graph has weights: give --weights PATH, or --synthetic SEED"), false;

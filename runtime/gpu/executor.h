@@ -43,9 +43,12 @@ typedef struct mk_gpu_session {
 /* Compiles, loads and prepares the cheapest candidate of every group that works, starting with the plan's choice. */
 bool mk_gpu_select(mk_gpu_session *s, mk_status *st);
 
-/* One candidate's launches, not yet bound to memory; its kernels must be loaded. On failure nothing is left to free. */
-bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate *c, mk_gpu_kernel *kernels, mk_arena *arena,
-                       mk_gpu_group *g, mk_status *why);
+/* One candidate's launches, not yet bound to memory; its kernels must be loaded. algorithm: of its library matmul, by name; NULL,
+ * or one that the library lacks: the library's own choice. On failure nothing is left to free. */
+bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate *c, const char *algorithm,
+                       mk_gpu_kernel *kernels, mk_arena *arena, mk_gpu_group *g, mk_status *why);
+/* The group's library matmul; NULL: it has none. */
+mk_gpu_launch *mk_gpu_group_matmul(mk_gpu_group *g);
 void mk_gpu_group_free(mk_gpu_device *d, mk_gpu_group *g);
 
 /* Takes the session's spaces, after checking that they fit; no-op for those it has. */

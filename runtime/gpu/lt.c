@@ -127,11 +127,24 @@ static void name_of(const mk_cublaslt *lib, const cublasLtMatmulAlgo_t *algo, ch
 }
 
 int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op) { return d->lt_choices[op->choice].count; }
-int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op) { return d->lt_choices[op->choice].best; }
-void mk_gpu_lt_use(mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm) { d->lt_choices[op->choice].best = algorithm; }
+int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op) {
+  const mk_gpu_lt_choice *c = &d->lt_choices[op->choice];
+  int at = op->algorithm >= 0 ? op->algorithm : c->best;
+  while (c->refused[at] && at + 1 < c->count) at++;
+  return at;
+}
 
 void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]) {
   name_of(d->lt, &d->lt_choices[op->choice].algos[algorithm], name);
+}
+
+int mk_gpu_lt_find(const mk_gpu_device *d, const mk_gpu_lt_op *op, const char *name) {
+  char other[MK_GPU_LT_NAME];
+  for (int i = 0; i < mk_gpu_lt_count(d, op); i++) {
+    mk_gpu_lt_name(d, op, i, other);
+    if (!strcmp(name, other)) return i;
+  }
+  return -1;
 }
 
 /* The entry in d->lt_choices for the problem, made if need be; without algorithms at first. */
@@ -142,25 +155,6 @@ static int find_choice(mk_gpu_device *d, const mk_lt *lt) {
   mk_gpu_lt_choice choice = {.key = key};
   MK_PUSH(&d->arena, d->lt_choices, d->nlt_choices, d->lt_choices_cap, choice);
   return d->nlt_choices - 1;
-}
-
-static void take_wanted(mk_gpu_device *d, mk_gpu_lt_choice *c) {
-  char name[MK_GPU_LT_NAME];
-  for (int i = 0; *c->want && i < c->count; i++) {
-    name_of(d->lt, &c->algos[i], name);
-    if (strcmp(name, c->want) != 0) continue;
-    c->best = i;
-    c->timed = true;
-    return;
-  }
-}
-
-void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name) {
-  if (!d->lt) return;
-  int at = find_choice(d, lt); /* may move the choices */
-  mk_gpu_lt_choice *c = &d->lt_choices[at];
-  snprintf(c->want, sizeof c->want, "%s", name);
-  take_wanted(d, c);
 }
 
 /* Asks the library which algorithms it has for the problem. */
@@ -211,7 +205,6 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
     if (!ask(d, op, choice, st)) return -1;
     keep(d, op->lt, choice);
   }
-  take_wanted(d, choice);
   return at;
 }
 
@@ -248,7 +241,7 @@ static bool make_desc(mk_gpu_device *d, mk_gpu_lt_op *op, mk_status *st) {
 }
 
 bool mk_gpu_lt_make(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_op *op, mk_status *st) {
-  *op = (mk_gpu_lt_op){.lt = lt, .choice = -1};
+  *op = (mk_gpu_lt_op){.lt = lt, .choice = -1, .algorithm = -1};
   if (!d->lt) {
     mk_fail(st, MK_EUNSUPPORTED, "%s", d->lt_missing.message);
     return false;
@@ -283,9 +276,14 @@ static cublasStatus_t run(mk_gpu_device *d, const mk_gpu_lt_op *op, const cublas
 
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   mk_gpu_lt_choice *choice = &d->lt_choices[op->choice];
-  cublasStatus_t r = run(d, op, &choice->algos[choice->best]);
+  int at = mk_gpu_lt_used(d, op);
+  cublasStatus_t r = run(d, op, &choice->algos[at]);
   /* A heuristic result is a promise the library does not always keep: go on to its next one, for good. */
-  while (r == CUBLAS_STATUS_NOT_SUPPORTED && choice->best + 1 < choice->count) r = run(d, op, &choice->algos[++choice->best]);
+  while (r == CUBLAS_STATUS_NOT_SUPPORTED && at + 1 < choice->count) {
+    choice->refused[at] = true;
+    at = mk_gpu_lt_used(d, op);
+    r = run(d, op, &choice->algos[at]);
+  }
   return lt_ok(d, r, "cublasLtMatmul", st);
 }
 
@@ -320,7 +318,7 @@ static bool reads_its_result(const mk_gpu_lt_op *op) {
 
 bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   mk_gpu_lt_choice *choice = &d->lt_choices[op->choice];
-  if (choice->timed || reads_its_result(op)) return true;
+  if (choice->timed || op->algorithm >= 0 || reads_its_result(op)) return true;
   CUevent begin = NULL, end = NULL;
   bool ok = MK_CU(d->cu, st, cuEventCreate(&begin, CU_EVENT_DEFAULT)) && MK_CU(d->cu, st, cuEventCreate(&end, CU_EVENT_DEFAULT));
   float best = -1, first = -1;

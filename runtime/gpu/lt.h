@@ -11,14 +11,15 @@ typedef struct mk_gpu_lt_choice { /* the algorithms of one problem, the library'
   uint64_t key;
   cublasLtMatmulAlgo_t algos[MK_GPU_LT_TRIED];
   int count;
+  bool refused[MK_GPU_LT_TRIED]; /* by the library itself, when it was to be run */
   int best;
-  bool timed;                /* best was found by measuring, here or when a record was made */
-  char want[MK_GPU_LT_NAME]; /* the algorithm that a record names; "": none does */
+  bool timed; /* best was found by measuring */
 } mk_gpu_lt_choice;
 
 typedef struct mk_gpu_lt_op {
   const mk_lt *lt;
-  int choice; /* in the device's lt_choices */
+  int choice;    /* in the device's lt_choices */
+  int algorithm; /* among the choice's; -1: its best */
   cublasLtMatmulDesc_t desc;
   cublasLtMatrixLayout_t a, b, c, d;
   CUdeviceptr pa, pb, pc, pd; /* set by bind */
@@ -32,16 +33,17 @@ bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdevicep
                     CUdeviceptr bias, mk_status *st);
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
 
-/* The problem's algorithms: how many, which one is run, and what names one in a record: its configuration, as numbers. */
+/* The problem's algorithms: how many, which one is run (op->algorithm or the best, or the next that is not refused), and what
+ * names one in a record: its configuration, as numbers. */
 int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op);
 int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op);
-void mk_gpu_lt_use(mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm);
 void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]);
-/* From now on the problem is run with the algorithm of this name, where the library still has it. */
-void mk_gpu_lt_prefer(mk_gpu_device *d, const mk_lt *lt, const char *name);
+/* The algorithm of this name, or -1 where the library no longer has it. */
+int mk_gpu_lt_find(const mk_gpu_device *d, const mk_gpu_lt_op *op, const char *name);
 
 /* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they
- * were timed already, or when d is also read (a second run would then give another result). */
+ * were timed already, when the op has an algorithm of its own, or when d is also read (a second run would then give another
+ * result). */
 bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
 
 #endif

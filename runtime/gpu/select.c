@@ -54,8 +54,14 @@ void mk_gpu_group_free(mk_gpu_device *d, mk_gpu_group *g) {
   g->nlaunches = 0;
 }
 
-bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate *c, mk_gpu_kernel *kernels, mk_arena *arena,
-                       mk_gpu_group *g, mk_status *why) {
+mk_gpu_launch *mk_gpu_group_matmul(mk_gpu_group *g) {
+  for (int i = 0; i < g->nlaunches; i++)
+    if (g->launches[i].plan->kind == MK_LAUNCH_LT) return &g->launches[i];
+  return NULL;
+}
+
+bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate *c, const char *algorithm,
+                       mk_gpu_kernel *kernels, mk_arena *arena, mk_gpu_group *g, mk_status *why) {
   g->nlaunches = 0;
   g->launches = MK_NEW_ARRAY(arena, mk_gpu_launch, c->nlaunches);
   for (int i = 0; i < c->nlaunches; i++) {
@@ -69,14 +75,18 @@ bool mk_gpu_group_make(mk_gpu_device *d, const mk_plan *plan, const mk_candidate
     }
     g->nlaunches++;
   }
+  mk_gpu_launch *matmul = algorithm ? mk_gpu_group_matmul(g) : NULL;
+  if (matmul) matmul->lt.algorithm = mk_gpu_lt_find(d, &matmul->lt, algorithm);
   return true;
 }
 
 /* Prepares the launches of the group's choice; false when it was rejected. */
 static bool launches_work(mk_gpu_session *s, search *f, int group) {
   mk_gpu_group *g = &s->groups[group];
+  const mk_group *planned = &s->plan->groups[group];
+  const char *algorithm = g->chosen == planned->chosen ? planned->algorithm : NULL;
   mk_status why = {0};
-  if (!mk_gpu_group_make(s->d, s->plan, &s->plan->groups[group].candidates[g->chosen], s->kernels, &s->arena, g, &why)) {
+  if (!mk_gpu_group_make(s->d, s->plan, &planned->candidates[g->chosen], algorithm, s->kernels, &s->arena, g, &why)) {
     reject(s, f, group, FAILS, why.message);
     return false;
   }

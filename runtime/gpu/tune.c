@@ -9,9 +9,9 @@
 #include "runtime/gpu/tune_trial.h"
 
 static const double save_seconds = 5;     /* what a killed process loses at most */
-static const double contest_share = 0.75; /* of the budget; the rest is for whole runs */
+static const double contest_share = 0.75; /* of the budget, compiling included; the rest is for whole runs */
 static const double compile_share = 0.6;  /* of the budget: what is compiled late would not be measured any more */
-static const double trial_seconds = 10;   /* for a plan's whole runs, at most */
+static const double trial_share = 0.6;    /* of what is left for whole runs: a plan's */
 static const double close_enough = 1.01;
 enum { KERNELS_PER_WORKER = 4 }; /* compiled at a time, so that measuring begins soon */
 
@@ -27,10 +27,10 @@ typedef struct tuner {
   mk_gpu_block spaces[MK_SPACE_COUNT]; /* of the job at hand; SCRATCH stays empty: it is the device's */
   int job;                             /* -1: none */
   mk_records fresh, earlier;           /* earlier: the user's when it began */
-  double start, saved;
-  int at;                  /* the problem at hand */
-  mk_arena results;        /* of the job at hand: */
-  mk_tune_change *changes; /* what is to be seen in whole runs */
+  double start, saved, in_trials;      /* when it began, saved; seconds */
+  int at;                              /* the problem at hand */
+  mk_arena results;                    /* of the job at hand: */
+  mk_tune_change *changes;             /* what is to be seen in whole runs */
   int nchanges, changes_cap;
 } tuner;
 
@@ -41,6 +41,7 @@ static double now(void) {
 }
 
 static double spent(const tuner *t) { return now() - t->start; }
+static double spent_on_contests(const tuner *t) { return spent(t) - t->in_trials; }
 
 /* ---- telling and saving */
 
@@ -75,7 +76,7 @@ static bool watch(void *user, const char *best, double best_ms) {
 static bool while_compiling(void *user, const char *what, int64_t done, int64_t total) {
   tuner *t = user;
   (void)what, (void)done, (void)total;
-  return tell(t, NULL, NULL, 0) && spent(t) < compile_share * t->o->seconds;
+  return tell(t, NULL, NULL, 0) && spent_on_contests(t) < compile_share * t->o->seconds;
 }
 
 /* Records that cannot be written are used all the same. */
@@ -190,8 +191,8 @@ static void try_changes(tuner *t) {
   }
   mk_records_merge(&t->tuning->user, &without); /* until the verdict, and not on disk */
   mk_records_free(&without);
-  mk_tuning_apply(t->tuning, t->d, plan);
-  double left = t->o->seconds - spent(t), seconds = left > 2 * trial_seconds ? trial_seconds : 0.5 * left;
+  mk_tuning_apply(t->tuning, plan);
+  double seconds = trial_share * ((1 - contest_share) * t->o->seconds - t->in_trials);
   bool ok = tell(t, "whole runs", NULL, 0) &&
             mk_tune_trial(t->d, plan, t->changes, t->nchanges, seconds, between_laps, t, &whole, &why);
   if (t->report->stopped) return; /* the next run measures them again */
@@ -208,7 +209,9 @@ static void try_changes(tuner *t) {
 }
 
 static void end_job(tuner *t) {
+  double begun = now();
   if (t->nchanges && !t->report->stopped) try_changes(t);
+  t->in_trials += now() - begun;
   leave_job(t);
   mk_arena_free(&t->results);
   t->changes = NULL;
@@ -222,7 +225,7 @@ static bool measure(tuner *t, mk_status *st) {
   const mk_tune_problem *p = &t->problems.items[t->at];
   mk_tune_result result;
   mk_status why = {0};
-  double left = contest_share * t->o->seconds - spent(t);
+  double left = contest_share * t->o->seconds - spent_on_contests(t);
   bool ok = mk_tune_group(&t->bench, p->group, mk_tune_share(&t->problems, t->at, left), watch, t, &t->results, &result,
                           &t->report->excluded, &why);
   if (ok && !result.usual) {
@@ -246,7 +249,7 @@ static bool run(tuner *t, mk_status *st) {
     const mk_tune_problem *p = &t->problems.items[t->at];
     mk_status why = {0};
     if (t->job != p->job) end_job(t);
-    if (!tell(t, NULL, NULL, 0) || spent(t) > contest_share * t->o->seconds) break;
+    if (!tell(t, NULL, NULL, 0) || spent_on_contests(t) > contest_share * t->o->seconds) break;
     if (!t->bench.d && !mk_tune_bench_open(&t->bench, t->d, st)) return false;
     if (!enter_job(t, p->job, st)) return false;
     if (!compile(t, &why)) return why.code == MK_EINTERRUPTED ? true : (*st = why, false);
@@ -274,7 +277,7 @@ bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int c
   leave_job(&t);
   mk_tune_bench_close(&t.bench);
   for (int i = 0; i < count; i++)
-    if (jobs[i].plan) mk_tuning_apply(tuning, d, jobs[i].plan);
+    if (jobs[i].plan) mk_tuning_apply(tuning, jobs[i].plan);
   report->unreached = t.problems.count - report->measured;
   report->seconds = spent(&t);
   mk_records_free(&t.fresh);

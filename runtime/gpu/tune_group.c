@@ -17,9 +17,9 @@ static const double catch_up_ms = 2, pause = 0.05 /* seconds */;
 
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
   int candidate;
-  const mk_gpu_launch *lt; /* NULL: no library launch in it */
-  int algorithm, usual;    /* usual: the one that was used before */
-  mk_gpu_group *group;     /* its launches; shared by the variants of a candidate; NULL: they cannot be made */
+  mk_gpu_launch *lt; /* NULL: no library launch in it */
+  int algorithm;
+  mk_gpu_group *group; /* its launches; shared by the variants of a candidate; NULL: they cannot be made */
 } variant;
 
 typedef struct trial {
@@ -130,15 +130,14 @@ static const char *why_broken(const mk_tune_bench *b, const mk_candidate *c) {
   return NULL;
 }
 
-static void add_runner(trial *t, int candidate, const mk_gpu_launch *lt, int algorithm, mk_runner_state state) {
+static void add_runner(trial *t, int candidate, mk_gpu_launch *lt, int algorithm, mk_runner_state state) {
   if (t->contest.count == MK_CONTEST_MAX) return;
   const mk_candidate *c = &t->g->candidates[candidate];
   char name[MK_GPU_LT_NAME] = "";
   mk_text label = {0};
   if (lt) mk_gpu_lt_name(t->b->d, &lt->lt, algorithm, name);
   mk_tuning_label(c->label, name, &label);
-  t->variants[t->contest.count] =
-      (variant){candidate, lt, algorithm, lt ? mk_gpu_lt_used(t->b->d, &lt->lt) : 0, &t->groups[candidate]};
+  t->variants[t->contest.count] = (variant){candidate, lt, algorithm, &t->groups[candidate]};
   t->contest.runners[t->contest.count++] = (mk_runner){.label = mk_strdup(t->arena, mk_text_str(&label)),
                                                        .cost = c->cost,
                                                        .own = c->own,
@@ -160,14 +159,12 @@ static void add_candidate(trial *t, int candidate) {
   mk_status why = {0};
   const char *broken = why_broken(t->b, c);
   if (broken) mk_fail(&why, MK_ECOMPILE, "%s", broken);
-  if (broken || !mk_gpu_group_make(t->b->d, t->b->plan, c, t->b->kernels, t->arena, g, &why) || !bind(t, g, &why)) {
+  if (broken || !mk_gpu_group_make(t->b->d, t->b->plan, c, NULL, t->b->kernels, t->arena, g, &why) || !bind(t, g, &why)) {
     mk_log(MK_LOG_INFO, "tuning: %s: %s is out: %s", t->g->name, c->label, why.message);
     add_runner(t, candidate, NULL, 0, MK_RUNNER_BROKEN);
     return;
   }
-  const mk_gpu_launch *lt = NULL;
-  for (int i = 0; i < g->nlaunches && !lt; i++)
-    if (g->launches[i].plan->kind == MK_LAUNCH_LT) lt = &g->launches[i];
+  mk_gpu_launch *lt = mk_gpu_group_matmul(g);
   int algorithms = lt ? mk_gpu_lt_count(t->b->d, &lt->lt) : 1;
   for (int a = 0; a < algorithms; a++) add_runner(t, candidate, lt, a, MK_RUNNER_IN);
 }
@@ -188,7 +185,7 @@ static void add_candidates(trial *t) {
 
 static bool run(trial *t, int runner, mk_status *st) {
   const variant *v = &t->variants[runner];
-  if (v->lt) mk_gpu_lt_use(t->b->d, &v->lt->lt, v->algorithm);
+  if (v->lt) v->lt->lt.algorithm = v->algorithm;
   for (int i = 0; i < v->group->nlaunches; i++)
     if (!mk_gpu_launch_run(t->b->d, &v->group->launches[i], st)) {
       mk_fail_context(st, "%s: %s", t->g->name, t->contest.runners[runner].label);
@@ -416,8 +413,6 @@ bool mk_tune_group(mk_tune_bench *b, const mk_group *own, double seconds, mk_tun
   bool ok = mk_gpu_probe_begin(&b->probe, g, &b->spaces, st) && check(&t, excluded, st) && time_all(&t, end, watch, user, st);
   int winner = ok ? mk_contest_winner(&t.contest, &complete) : -1;
   if (ok && winner >= 0 && complete) make_result(&t, winner, out);
-  for (int i = 0; i < t.contest.count; i++)
-    if (t.variants[i].lt) mk_gpu_lt_use(b->d, &t.variants[i].lt->lt, t.variants[i].usual);
   for (int c = 0; c < g->ncandidates; c++) mk_gpu_group_free(b->d, &t.groups[c]);
   return ok && winner >= 0 && complete;
 }

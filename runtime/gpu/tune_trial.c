@@ -17,7 +17,6 @@ static const double whole_errors = 2;  /* and all of them together */
 
 typedef struct choice { /* of a group, on one side */
   int candidate;
-  int algorithm; /* of its library matmul */
   mk_gpu_group launches;
 } choice;
 
@@ -109,46 +108,31 @@ static void choose_spots(course *c) {
 
 /* ---- their launches */
 
-static mk_gpu_launch *matmul_of(mk_gpu_group *g) {
-  for (int i = 0; i < g->nlaunches; i++)
-    if (g->launches[i].plan->kind == MK_LAUNCH_LT) return &g->launches[i];
-  return NULL;
-}
-
 static bool make_choice(course *c, int group, int candidate, const char *algorithm, choice *out, mk_status *st) {
   mk_gpu_device *d = c->s->d;
+  const mk_candidate *chosen = &c->plan->groups[group].candidates[candidate];
   mk_gpu_spaces spaces;
   for (int i = 0; i < MK_SPACE_COUNT; i++) spaces.base[i] = c->s->spaces[i].ptr;
   spaces.base[MK_SPACE_SCRATCH] = d->scratch.ptr;
-  *out = (choice){.candidate = candidate, .algorithm = -1};
-  if (!mk_gpu_group_make(d, c->plan, &c->plan->groups[group].candidates[candidate], c->s->kernels, &c->arena, &out->launches, st))
-    return false;
+  out->candidate = candidate;
+  if (!mk_gpu_group_make(d, c->plan, chosen, algorithm, c->s->kernels, &c->arena, &out->launches, st)) return false;
   for (int i = 0; i < out->launches.nlaunches; i++)
     if (!mk_gpu_launch_bind(d, &out->launches.launches[i], &spaces, st)) return false;
-  mk_gpu_launch *l = matmul_of(&out->launches);
-  if (!l) return true;
-  out->algorithm = *algorithm ? -1 : mk_gpu_lt_used(d, &l->lt);
-  for (int a = 0; a < mk_gpu_lt_count(d, &l->lt) && out->algorithm < 0; a++) {
-    char name[MK_GPU_LT_NAME];
-    mk_gpu_lt_name(d, &l->lt, a, name);
-    if (!strcmp(name, algorithm)) out->algorithm = a;
-  }
-  if (out->algorithm >= 0) return true;
-  mk_fail(st, MK_EUNSUPPORTED, "the library no longer has its algorithm %s", algorithm);
-  return false;
+  return true;
 }
 
 static bool make_side(course *c, spot *s, int side, mk_status *st) {
+  const mk_group *g = &c->plan->groups[s->group];
   int length, candidate = c->s->groups[s->group].chosen;
-  const char *algorithm = "";
+  const char *algorithm = g->algorithm;
   if (s->change >= 0) {
     const mk_tune_change *change = &c->changes[s->change];
     const mk_record_entry *e = &change->record->entries[side ? 0 : change->usual];
-    candidate = mk_tuning_candidate(c->plan, &c->plan->groups[s->group], e);
+    candidate = mk_tuning_candidate(c->plan, g, e);
     mk_tuning_split(e->label, &length, &algorithm);
   }
   if (candidate >= 0) return make_choice(c, s->group, candidate, algorithm, &s->sides[side], st);
-  mk_fail(st, MK_EUNSUPPORTED, "%s: what was measured is not in the plan", c->plan->groups[s->group].name);
+  mk_fail(st, MK_EUNSUPPORTED, "%s: what was measured is not in the plan", g->name);
   return false;
 }
 
@@ -191,8 +175,6 @@ static bool lap(course *c, bool with, mk_status *st) {
   if (!MK_CU(d->cu, st, cuEventRecord(c->events[0], d->stream))) return false;
   for (int i = 0; i < c->count; i++) {
     choice *s = side_of(c, i, with);
-    mk_gpu_launch *matmul = matmul_of(&s->launches);
-    if (matmul) mk_gpu_lt_use(d, &matmul->lt, s->algorithm);
     for (int k = 0; k < s->launches.nlaunches && !is_covered(c, i, with); k++)
       if (!mk_gpu_launch_run(d, &s->launches.launches[k], st)) return false;
     if (!MK_CU(d->cu, st, cuEventRecord(c->events[i + 1], d->stream))) return false;
@@ -335,12 +317,7 @@ static void close_course(course *c) {
   mk_gpu_device *d = c->s->d;
   mk_gpu_wait(d, &(mk_status){0});
   for (int i = 0; i < c->count; i++)
-    for (int side = 0; side < 2; side++) {
-      choice *s = &c->spots[i].sides[side];
-      mk_gpu_launch *matmul = matmul_of(&s->launches);
-      if (matmul && !side && s->algorithm >= 0) mk_gpu_lt_use(d, &matmul->lt, s->algorithm);
-      mk_gpu_group_free(d, &s->launches);
-    }
+    for (int side = 0; side < 2; side++) mk_gpu_group_free(d, &c->spots[i].sides[side].launches);
   for (int i = 0; c->events && i <= c->count; i++)
     if (c->events[i]) d->cu->cuEventDestroy(c->events[i]);
   c->s->base.ops->close(&c->s->base);

@@ -123,7 +123,7 @@ static const mk_record *find(const mk_tuning *t, seeker *s) {
   return own && !nearer ? own : shipped;
 }
 
-void mk_tuning_apply(const mk_tuning *t, mk_gpu_device *d, mk_plan *plan) {
+void mk_tuning_apply(const mk_tuning *t, mk_plan *plan) {
   for (int g = 0; g < plan->ngroups; g++) {
     mk_group *group = &plan->groups[g];
     seeker s = {plan, group};
@@ -133,9 +133,7 @@ void mk_tuning_apply(const mk_tuning *t, mk_gpu_device *d, mk_plan *plan) {
     if (!r) continue;
     group->chosen = chosen_by(&s, r);
     mk_tuning_split(r->entries[0].label, &length, &algorithm);
-    const mk_candidate *c = &group->candidates[group->chosen];
-    for (int i = 0; *algorithm && i < c->nlaunches; i++)
-      if (c->launches[i].kind == MK_LAUNCH_LT) mk_gpu_lt_prefer(d, c->launches[i].lt, algorithm);
+    group->algorithm = *algorithm ? mk_strdup(&plan->arena, algorithm) : NULL;
   }
 }
 

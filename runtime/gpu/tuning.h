@@ -16,8 +16,8 @@ typedef struct mk_tuning {
 void mk_tuning_open(mk_tuning *t, const mk_gpu_device *d);
 void mk_tuning_close(mk_tuning *t);
 
-/* Sets the choice of every group that a record tells something about, and tells the library which algorithms to use. */
-void mk_tuning_apply(const mk_tuning *t, mk_gpu_device *d, mk_plan *plan);
+/* Sets the choice of every group that a record tells something about. */
+void mk_tuning_apply(const mk_tuning *t, mk_plan *plan);
 
 typedef enum mk_known {
   MK_KNOWN_NOT,  /* nothing was measured, or code has changed or come since */

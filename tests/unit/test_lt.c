@@ -111,33 +111,28 @@ static void names_and_use(void **state) {
   mk_gpu_lt_name(d, &op, 2, name);
   assert_int_equal(strncmp(name, "66-12-", 6), 0); /* cut where it is too long, never beyond */
   assert_true(strlen(name) < MK_GPU_LT_NAME);
-  mk_gpu_lt_use(d, &op, 2);
+  op.algorithm = mk_gpu_lt_find(d, &op, name);
+  assert_int_equal(mk_gpu_lt_used(d, &op), 2);
   assert_true(mk_gpu_lt_run(d, &op, &st));
   assert_int_equal(ran, 12);
   mk_gpu_lt_free(d, &op);
 }
 
-static void preferences(void **state) {
+static void each_op_has_its_own(void **state) {
   mk_gpu_device *d = *state;
-  char name[MK_GPU_LT_NAME];
-  mk_gpu_lt_op op;
-  assert_true(mk_gpu_lt_make(d, &problem, &op, &(mk_status){0}));
-  mk_gpu_lt_name(d, &op, 1, name);
-  mk_gpu_lt_free(d, &op);
-  assert_int_equal(run(d), 10);
-  mk_gpu_lt_prefer(d, &problem, name); /* of a problem that is known already */
-  assert_int_equal(run(d), 11);
+  mk_status st = {0};
+  mk_gpu_lt_op one, other;
+  assert_true(mk_gpu_lt_make(d, &problem, &one, &st));
+  assert_true(mk_gpu_lt_make(d, &problem, &other, &st));
   assert_int_equal(asked, 1);
-  mk_arena_free(&d->arena);
-  *d = (mk_gpu_device){.cu = &driver, .lt = &library};
-  mk_gpu_lt_prefer(d, &problem, name); /* before the library was asked */
-  assert_int_equal(asked, 1);
-  assert_int_equal(run(d), 11);
-  assert_int_equal(asked, 2);
-  mk_lt other = problem;
-  other.m = 256;
-  mk_gpu_lt_prefer(d, &other, name);
-  assert_int_equal(run(d), 11); /* problems have their own */
+  one.algorithm = 1;
+  assert_true(mk_gpu_lt_run(d, &one, &st));
+  assert_int_equal(ran, 11);
+  assert_true(mk_gpu_lt_run(d, &other, &st));
+  assert_int_equal(ran, 10);
+  assert_int_equal(mk_gpu_lt_find(d, &one, "1-2-3"), -1);
+  mk_gpu_lt_free(d, &one);
+  mk_gpu_lt_free(d, &other);
 }
 
 /* A start after another one asks the library nothing, unless something has changed. */
@@ -156,8 +151,9 @@ static void answers_are_kept(void **state) {
   mk_gpu_lt_free(d, &op);
   mk_arena_free(&d->arena);
   *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache};
-  mk_gpu_lt_prefer(d, &problem, name);
-  assert_int_equal(run(d), 12);
+  assert_true(mk_gpu_lt_make(d, &problem, &op, &(mk_status){0}));
+  assert_int_equal(mk_gpu_lt_find(d, &op, name), 2);
+  mk_gpu_lt_free(d, &op);
   assert_int_equal(asked, 1);
   mk_arena_free(&d->arena);
   *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache, .lt_workspace.bytes = 1};
@@ -172,26 +168,23 @@ static void answers_are_kept(void **state) {
   drop_folder(NULL);
 }
 
-static void unknown_names_change_nothing(void **state) {
-  mk_gpu_device *d = *state;
-  mk_gpu_lt_prefer(d, &problem, "1-2-3");
-  assert_int_equal(run(d), 10);
-  d->lt = NULL; /* without the library there is nothing to prefer */
-  mk_gpu_lt_prefer(d, &problem, "1-2-3");
-}
-
 static void refused_algorithms_are_passed_over(void **state) {
   mk_gpu_device *d = *state;
   refused = 10;
   assert_int_equal(run(d), 11);
+  mk_status st = {0};
+  mk_gpu_lt_op op;
+  assert_true(mk_gpu_lt_make(d, &problem, &op, &st));
+  op.algorithm = 0; /* by name, too, and known by now */
+  assert_int_equal(mk_gpu_lt_used(d, &op), 1);
+  mk_gpu_lt_free(d, &op);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(names_and_use, setup, teardown),
-      cmocka_unit_test_setup_teardown(preferences, setup, teardown),
+      cmocka_unit_test_setup_teardown(each_op_has_its_own, setup, teardown),
       cmocka_unit_test_setup_teardown(answers_are_kept, setup, teardown),
-      cmocka_unit_test_setup_teardown(unknown_names_change_nothing, setup, teardown),
       cmocka_unit_test_setup_teardown(refused_algorithms_are_passed_over, setup, teardown),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);

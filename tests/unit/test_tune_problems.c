@@ -78,7 +78,6 @@ static void know(mk_tuning *t, const mk_plan *p, const mk_group *g, int best) {
 
 static void records_choose(void **state) {
   (void)state;
-  mk_gpu_device d = {0}; /* without a matmul library */
   mk_tuning t = {0};
   mk_plan *p = chain(2, 4096), *longer = chain(2, 20000);
   mk_group *g = &p->groups[group_at(p, "step", 0) - p->groups];
@@ -87,11 +86,20 @@ static void records_choose(void **state) {
   know(&t, p, g, 2);
   assert_int_equal(mk_tuning_knows(&t, p, g), MK_KNOWN_EXACT);
   assert_int_equal(mk_tuning_knows(&t, longer, group_at(longer, "step", 0)), MK_KNOWN_NEAR);
-  mk_tuning_apply(&t, &d, p);
+  mk_tuning_apply(&t, p);
   assert_int_equal(g->chosen, 2);
-  mk_tuning_apply(&t, &d, longer);
+  mk_tuning_apply(&t, longer);
   const mk_group *far = group_at(longer, "step", 0);
   assert_string_equal(far->candidates[far->chosen].label, g->candidates[2].label);
+  assert_null(g->algorithm);
+  int lt = 0;
+  while (g->candidates[lt].launches[0].kind != MK_LAUNCH_LT) lt++;
+  mk_tuning again = {0};
+  know(&again, p, g, lt);
+  mk_tuning_apply(&again, p);
+  assert_int_equal(g->chosen, lt);
+  assert_string_equal(g->algorithm, "1-2-3");
+  mk_tuning_close(&again);
   mk_tuning_close(&t);
   mk_plan_free(p);
   mk_plan_free(longer);
