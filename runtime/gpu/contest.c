@@ -61,7 +61,7 @@ static double median(double *v, int n) {
 }
 
 double mk_paired_ratio(const double *a, const double *b, int n, double *error) {
-  double r[MK_RATIO_ROUNDS / 2], away[MK_RATIO_ROUNDS / 2];
+  double r[MK_RATIO_ROUNDS / 2], away[MK_RATIO_ROUNDS / 2] = {0};
   int pairs = n / 2;
   for (int i = 0; i < pairs; i++) r[i] = sqrt(a[2 * i] * a[2 * i + 1] / (b[2 * i] * b[2 * i + 1]));
   if (!pairs) r[pairs++] = a[0] / b[0];
