@@ -98,6 +98,24 @@ LUA
   [ "$(chosen)" = "${all[0]}" ]
 }
 
+@test "of several changes, those that show in whole runs are kept" {
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { 4096, 256 } }
+local h = matmul(x:cast "bf16", weight("a.weight", { 512, 256 }):cast "bf16"):gelu()
+local y = x + matmul(h:cast "bf16", weight("b.weight", { 256, 512 }):cast "bf16")
+output("y", y * ((y * y):mean() + 1e-6):rsqrt())
+LUA
+  FAKE_LAUNCHES=$here/launches tune
+  mapfile -t all < <(grep matmul_mma "$here/launches" | awk '!seen[$0]++')
+  ((${#all[@]} == 6)) # three for each of the two, the later one's first: it is worth more
+  local gain=${all[5]} loss=${all[2]}
+  rm -r "$MOONKILN_CACHE/tuning"
+  FAKE_TIMES=$gain=0.3,$loss=0.6 FAKE_AFTER=$loss=1.3 run tune
+  echo "$output"
+  [[ $output == *"2 with another choice than the cost model's that is faster by itself, 1 of them in whole runs, too"* ]]
+  [[ $(chosen) == *"$gain"* && $(chosen) != *"$loss"* ]]
+}
+
 @test "a candidate with wrong results is excluded and named, however fast" {
   mapfile -t all < <(kernels)
   FAKE_WRONG=${all[1]} FAKE_TIMES=${all[1]}=0.1 run tune
