@@ -9,7 +9,7 @@ static const double tie = 1.01, tie_ms = 3e-4; /* events tell no less */
 static const double errors = 3;                /* standard errors by which a change has to win */
 
 /* How far behind the best a runner may be after so many rounds; the first one is the noisiest. */
-static double margin(int rounds) { return rounds < 2 ? 1.3 : rounds < 4 ? 1.12 : 1.05; }
+static double margin(int rounds) { return rounds < 2 ? 1.3 : rounds < 4 ? 1.1 : 1.03; }
 
 enum { BELIEVED = 4 /* rounds that make a result complete */ };
 static const double long_round = 0.25; /* seconds: such rounds are not worth more than that many */
@@ -92,10 +92,10 @@ double mk_contest_ms(const mk_contest *c, int runner, int winner) {
 
 static bool measured(const mk_runner *r) { return r->state == MK_RUNNER_IN && r->samples; }
 
-/* Whether a is behind b by more than a factor, beyond what events can tell. */
+/* Whether a is behind b by more than a factor, beyond noise and what events can tell. */
 static bool behind(const mk_runner *a, const mk_runner *b, double factor) {
-  double error;
-  return ratio(a, b, &error) > factor + tie_ms / median_ms(b);
+  double error, q = ratio(a, b, &error);
+  return q - error > factor + tie_ms / median_ms(b);
 }
 
 static int fastest(const mk_contest *c) {

@@ -10,7 +10,7 @@
 #include "runtime/base/text.h"
 
 enum { HEATS = 2 /* rounds of short samples; those that follow are as long as there is time for */ };
-static const double heat_ms = 0.2, final_ms = 60; /* a sample: runs that together take about this long */
+static const double heat_ms = 0.2, final_ms = 30; /* a sample: runs that together take about this long */
 static const double short_ms = 2;                 /* runs that are shorter have other work before them */
 static const double far_behind = 4;               /* times the best first run: not worth another one */
 static const double catch_up_ms = 2, pause = 0.05 /* seconds */;

@@ -56,7 +56,8 @@ static int change_of(const course *c, const mk_group *g) {
   for (int i = 0; i < c->nchanges; i++) {
     const mk_record *r = c->changes[i].record;
     if (r->signature == g->signature && r->flop == mk_record_class(g->flop) && r->bytes == mk_record_class(g->bytes) &&
-        mk_tuning_candidate(c->plan, g, &r->entries[0]) >= 0)
+        mk_tuning_candidate(c->plan, g, &r->entries[0]) >= 0 &&
+        mk_tuning_candidate(c->plan, g, &r->entries[c->changes[i].usual]) >= 0)
       return i;
   }
   return -1;
