@@ -1,5 +1,6 @@
 #include "runtime/gpu/tune.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -197,7 +198,8 @@ static void try_changes(tuner *t) {
             mk_tune_trial(t->d, plan, t->changes, t->nchanges, seconds, between_laps, t, &whole, &why);
   if (t->report->stopped) return; /* the next run measures them again */
   if (!ok) mk_log(MK_LOG_WARNING, "tuning: %s cannot be run as a whole, and keeps its order: %s", plan->name, why.message);
-  mk_tune_verdict v = {.plan = plan->name, .changed = t->nchanges, .ratio = ok ? whole.ratio : 1, .error = ok ? whole.error : 0};
+  mk_tune_verdict v = {.changed = t->nchanges, .ratio = ok ? whole.ratio : 1, .error = ok ? whole.error : 0};
+  snprintf(v.plan, sizeof v.plan, "%s", plan->name);
   for (int i = 0; i < t->nchanges; i++) {
     mk_record r = settled(t, &t->changes[i], ok && t->changes[i].kept);
     v.kept += ok && t->changes[i].kept;

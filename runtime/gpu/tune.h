@@ -30,7 +30,7 @@ typedef struct mk_tune_options {
 
 enum { MK_TUNE_JOBS_MAX = 8 };
 typedef struct mk_tune_verdict { /* of whole runs of a job's plan */
-  const char *plan;              /* the plan's name */
+  char plan[64];                 /* the plan's name */
   int changed, kept;             /* problems; see mk_tune_report */
   double ratio, error;           /* of the time with what was kept to the time without, and its standard error */
 } mk_tune_verdict;
