@@ -12,7 +12,7 @@
 static const double save_seconds = 5;     /* what a killed process loses at most */
 static const double contest_share = 0.75; /* of the budget, compiling included; the rest is for whole runs */
 static const double compile_share = 0.6;  /* of the budget: what is compiled late would not be measured any more */
-static const double trial_share = 0.6;    /* of what is left for whole runs: a plan's */
+static const double trial_share = 0.6;    /* of what is left for whole runs: one plan's */
 static const double close_enough = 1.01;
 enum { KERNELS_PER_WORKER = 4 }; /* compiled at a time, so that measuring begins soon */
 
@@ -175,6 +175,12 @@ static mk_record settled(tuner *t, const mk_tune_change *c, bool kept) {
   return r;
 }
 
+/* Seconds for the contests to come. */
+static double reserved(const tuner *t) {
+  double left = contest_share * t->o->seconds - spent_on_contests(t);
+  return left > 0 ? left * (t->problems.count - t->at) / t->problems.count : 0;
+}
+
 static bool between_laps(void *user) { return tell(user, "whole runs", NULL, 0); }
 
 /* Sees in whole runs which changes are worth it. A change that cannot be tried is none. */
@@ -193,7 +199,7 @@ static void try_changes(tuner *t) {
   mk_records_merge(&t->tuning->user, &without); /* until the verdict, and not on disk */
   mk_records_free(&without);
   mk_tuning_apply(t->tuning, plan);
-  double seconds = trial_share * ((1 - contest_share) * t->o->seconds - t->in_trials);
+  double seconds = trial_share * (t->o->seconds - spent(t) - reserved(t));
   bool ok = tell(t, "whole runs", NULL, 0) &&
             mk_tune_trial(t->d, plan, t->changes, t->nchanges, seconds, between_laps, t, &whole, &why);
   if (t->report->stopped) return; /* the next run measures them again */

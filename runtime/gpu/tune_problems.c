@@ -1,10 +1,9 @@
 #include "runtime/gpu/tune_problems.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const double least_seconds = 0.25; /* for any problem, however little it is worth */
+static const double equal_part = 0.5; /* of the time, whatever a problem is worth */
 
 static bool same_launch(const mk_launch *a, const mk_launch *b) {
   if (a->kind != b->kind) return false;
@@ -110,7 +109,8 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
 }
 
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds) {
-  double rest = 0, least = fmin(least_seconds, seconds / (p->count - i));
+  double rest = 0;
   for (int k = i; k < p->count; k++) rest += p->items[k].value;
-  return rest > 0 && seconds > 0 ? fmax(least, seconds * p->items[i].value / rest) : 0;
+  if (rest <= 0 || seconds <= 0) return 0;
+  return seconds * (equal_part / (p->count - i) + (1 - equal_part) * p->items[i].value / rest);
 }

@@ -24,8 +24,8 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
 /* Whether the groups, of one plan, are the same problem. */
 bool mk_tune_same_problem(const mk_group *a, const mk_group *b);
 
-/* What problem i may take of the seconds left: its share by value among those still to come, and enough to be decided where it
- * is worth next to nothing. */
+/* What problem i may take of the seconds left: half of them are divided by value among those still to come, half equally, so that
+ * those worth next to nothing are decided, too. */
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds);
 
 #endif

@@ -148,8 +148,8 @@ static void shares(void **state) {
   (void)state;
   mk_tune_problem items[] = {{.value = 6}, {.value = 3}, {.value = 1}};
   mk_tune_problems p = {.count = 3, .items = items};
-  assert_float_equal(mk_tune_share(&p, 0, 10), 6, 1e-9);
-  assert_float_equal(mk_tune_share(&p, 1, 4), 3, 1e-9); /* of what is left, among those left */
+  assert_float_equal(mk_tune_share(&p, 0, 12), 2 + 3.6, 1e-9); /* half equally, half by value */
+  assert_float_equal(mk_tune_share(&p, 1, 4), 1 + 1.5, 1e-9);  /* of what is left, among those left */
   assert_float_equal(mk_tune_share(&p, 2, 5), 5, 1e-9);
   assert_float_equal(mk_tune_share(&p, 0, -1), 0, 0);
 }
