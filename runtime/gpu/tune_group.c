@@ -10,9 +10,9 @@
 #include "runtime/base/text.h"
 
 enum { HEATS = 2 /* rounds of short samples; those that follow are as long as there is time for */ };
-static const double heat_ms = 0.2, final_ms = 30; /* a sample: runs that together take about this long */
-static const double short_ms = 2;                 /* runs that are shorter have other work before them */
-static const double far_behind = 4;               /* times the best first run: not worth another one */
+static const double heat_ms = 2, final_ms = 30; /* a sample: runs that take about this long, with what is between them */
+static const double short_ms = 2;               /* runs that are shorter have other work before them */
+static const double far_behind = 4;             /* times the best first run: not worth another one */
 static const double catch_up_ms = 2, pause = 0.05 /* seconds */;
 
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
@@ -319,11 +319,13 @@ static bool timed_run(trial *t, int runner, int event, mk_status *st) {
   return mark(t, event, st) && run(t, runner, st) && mark(t, event + 1, st);
 }
 
+/* A run with what is before it. */
+static double full_ms(const trial *t) { return t->run_ms + (t->run_ms < short_ms ? t->b->filler.ms : 0); }
+
 /* How many runs of each of n runners make a round. */
 static int repeats_of(const trial *t, int n, double seconds) {
-  double one = t->run_ms + (t->run_ms < short_ms ? t->b->filler.ms : 0), runs = heat_ms / t->run_ms;
-  if (t->contest.rounds > HEATS) runs = fmax(runs, fmin(final_ms, seconds * 1e3 / (n * MK_CONTEST_SAMPLES)) / one);
-  return (int)fmax(1, fmin(runs, (double)MK_TUNE_ROUND_RUNS / n));
+  double ms = t->contest.rounds > HEATS ? fmin(final_ms, seconds * 1e3 / (n * MK_CONTEST_SAMPLES)) : heat_ms;
+  return (int)fmax(1, fmin(ms / full_ms(t), (double)MK_TUNE_ROUND_RUNS / n));
 }
 
 static bool round_of(trial *t, const int *order, int n, int repeats, mk_status *st) {
@@ -344,11 +346,13 @@ static bool round_of(trial *t, const int *order, int n, int repeats, mk_status *
 }
 
 static bool time_all(trial *t, double end, mk_tune_watch_fn watch, void *user, mk_status *st) {
-  int order[MK_CONTEST_MAX], n, repeats = 1;
+  int order[MK_CONTEST_MAX], n;
+  double cost = 1; /* of a round, to that of a run of each */
   bool complete;
   if (now() - t->b->busy > pause && !mk_gpu_filler_settle(&t->b->filler, st)) return false;
-  while ((n = mk_contest_round(&t->contest, (end - now()) / repeats, order)) > 0) {
-    repeats = repeats_of(t, n, end - now());
+  while ((n = mk_contest_round(&t->contest, (end - now()) / cost, order)) > 0) {
+    int repeats = repeats_of(t, n, end - now());
+    cost = repeats * full_ms(t) / t->run_ms;
     if (!round_of(t, order, n, repeats, st)) return false;
     t->b->busy = now();
     int best = mk_contest_winner(&t->contest, &complete);
