@@ -6,10 +6,9 @@
 #include <time.h>
 
 #include "runtime/base/log.h"
-#include "runtime/gpu/timing.h"
 #include "runtime/gpu/tune_problems.h"
 
-enum { MAX_REPEATS = 3, MIN_ROUNDS = 4, MAX_ROUNDS = 16 };
+enum { MAX_REPEATS = 3, MIN_ROUNDS = 4, MAX_ROUNDS = MK_RATIO_ROUNDS };
 static const double lap_seconds = 0.4; /* beyond, a kind of group runs less often */
 static const double confirmed = 0.995; /* a change's ratio in whole runs; in a contest it was below 0.99 */
 static const double change_errors = 3; /* standard errors by which a change has to be faster */
@@ -259,19 +258,14 @@ static int halve(course *c, const double *saved, int left) {
 /* The changes that are left are kept when they show together; if not, the better half of them is tried, and so on. */
 static bool judge(course *c, mk_tune_whole *out, mk_status *st) {
   double *saved = MK_NEW_ARRAY(&c->arena, double, c->nchanges);
-  double seconds = 0.5 * (c->end - now());
   for (int i = 0; i < c->nchanges; i++) c->active[i] = true;
-  if (!hold(c, seconds, st)) return false;
-  out->run_ms = mk_gpu_median(
-      memcpy(MK_NEW_ARRAY(&c->arena, double, c->rounds), &c->ms[0][c->nchanges * MAX_ROUNDS], sizeof(double) * (size_t)c->rounds),
-      c->rounds);
+  if (!hold(c, 0.5 * (c->end - now()), st)) return false;
   int left = judge_changes(c);
-  bool again = left < c->nchanges;
+  bool again = left < c->nchanges; /* else the laps of all changes are those */
   for (int i = 0; i < c->nchanges; i++) saved[i] = saved_ms(c, i);
   while (left) {
     if (again && !hold(c, 0.6 * (c->end - now()), st)) return false;
     out->ratio = ratio_of(c, c->nchanges, &out->error);
-    out->runs = c->rounds;
     if (out->ratio + whole_errors * out->error < 1) break;
     left = now() < c->end ? halve(c, saved, left) : 0;
     again = true;

@@ -17,8 +17,6 @@ typedef struct mk_tune_change {
 
 typedef struct mk_tune_whole { /* all that is kept against nothing */
   double ratio, error;         /* of the times of whole runs; 1 when nothing is kept */
-  double run_ms;               /* without */
-  int runs;                    /* timed */
 } mk_tune_whole;
 
 /* False: stop. */
