@@ -4,9 +4,9 @@
  * FAKE_TIMES   "NAME=MS,NAME=MS": what kernels with NAME in theirs take; others take 1 ms
  * FAKE_CROWDED the same, behind more than one other kernel since the cache was emptied
  * FAKE_AFTER   the same: by how much whatever comes behind one of them takes longer
- * FAKE_WRONG   kernels with this in their name have wrong results
- * FAKE_FAULT   kernels with this in their name end the device
- * FAKE_LAUNCHES  a file that gets every kernel's name */
+ * FAKE_NOISE   by what part times vary from run to run (uniform), on a clock that goes up and down by 5 %; FAKE_SEED: another
+ * time FAKE_WRONG   kernels with this in their name have wrong results FAKE_FAULT   kernels with this in their name end the
+ * device FAKE_LAUNCHES  a file that gets every kernel's name */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,13 +120,24 @@ static double named_ms(const char *name, const char *variable) {
   return -1;
 }
 
+static double noisy(double ms) {
+  static unsigned long long state;
+  static double phase;
+  const char *part = getenv("FAKE_NOISE"), *seed = getenv("FAKE_SEED");
+  if (!part) return ms;
+  if (!state) state = seed ? strtoull(seed, NULL, 10) : 1;
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  phase += 0.003;
+  return ms * (1 + 0.05 * sin(phase)) * (1 + atof(part) * ((double)(state >> 11) / (1ull << 52) - 1));
+}
+
 static double made_up_ms(const char *name) {
   double ms = device.alone ? -1 : named_ms(name, "FAKE_CROWDED");
   if (ms < 0) ms = named_ms(name, "FAKE_TIMES");
   ms = (ms < 0 ? 1 : ms) + device.slowed;
   if (device.alone) device.alone--;
   device.slowed = fmax(0, named_ms(name, "FAKE_AFTER"));
-  return ms;
+  return noisy(ms);
 }
 
 static void compare(void **params) {
