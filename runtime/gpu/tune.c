@@ -10,8 +10,8 @@
 #include "runtime/gpu/tune_trial.h"
 
 static const double save_seconds = 5;     /* what a killed process loses at most */
-static const double contest_share = 0.75; /* of the budget, compiling included; the rest is for whole runs */
-static const double compile_share = 0.6;  /* of the budget: what is compiled late would not be measured any more */
+static const double contest_share = 0.65; /* of the budget, compiling included; the rest is for whole runs */
+static const double compile_share = 0.55; /* of the budget: what is compiled late would not be measured any more */
 static const double trial_share = 0.6;    /* of what is left for whole runs: one plan's */
 static const double close_enough = 1.01;
 enum { KERNELS_PER_WORKER = 4 }; /* compiled at a time, so that measuring begins soon */

@@ -13,7 +13,9 @@ enum { HEATS = 2 /* rounds of short samples; those that follow are as long as th
 static const double heat_ms = 2, final_ms = 30; /* a sample: runs that take about this long, with what is between them */
 static const double short_ms = 2;               /* runs that are shorter have other work before them */
 static const double far_behind = 4;             /* times the best first run: not worth another one */
-static const double catch_up_ms = 2, pause = 0.05 /* seconds */;
+static const double settle_ms =
+    8; /* of other work before a sample of long runs: after one that draws less power the clock is higher */
+static const double pause = 0.05; /* seconds */
 
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
   int candidate;
@@ -329,10 +331,12 @@ static int repeats_of(const trial *t, int n, double seconds) {
 }
 
 static bool round_of(trial *t, const int *order, int n, int repeats, mk_status *st) {
-  for (int i = 0; i * t->b->filler.ms < catch_up_ms; i++) /* the wait before was a pause */
-    if (!mk_gpu_filler_run(&t->b->filler, st)) return false;
-  for (int i = 0; i < n * repeats; i++)
+  for (int i = 0; i < n * repeats; i++) {
+    bool settle = i == 0 || (i % repeats == 0 && t->run_ms >= short_ms);
+    for (double ms = 0; settle && ms < settle_ms; ms += t->b->filler.ms)
+      if (!mk_gpu_filler_run(&t->b->filler, st)) return false;
     if (!timed_run(t, order[i / repeats], 2 * i, st)) return false;
+  }
   if (!mk_gpu_wait(t->b->d, st)) return false;
   for (int i = 0; i < n; i++) {
     double sum = 0, ms;
