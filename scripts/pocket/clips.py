@@ -10,6 +10,7 @@ import grammar
 import scene as drawing
 
 PLACE_NAMES, COLOUR_NAMES = list(drawing.BACKGROUNDS), list(drawing.COLOURS)
+HARD = ("turn", "change")
 RADII = {"small": (9, 12.5), "any": (13, 21), "big": (22, 27)}
 
 
@@ -47,8 +48,8 @@ def track(scene, rng):
 
 
 def random_scene(pool, rng):
-    """Every motion equally often; one clip in three on the plain background."""
-    group = pool[rng.choice(list(pool))]
+    """What is hard to learn twice as often, else every motion equally often; one clip in three on the plain background."""
+    group = pool[rng.choice([*pool, *HARD])]
     return rng.choice(group[0] if rng.random() < 0.33 else group[1])
 
 

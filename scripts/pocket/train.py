@@ -33,6 +33,7 @@ def options():
     p.add_argument("out", type=Path)
     p.add_argument("--start", type=Path, help="a model folder to go on from; with --seconds-vae 0 its VAE stays")
     p.add_argument("--low-noise-from", type=Path, help="a model folder to take the low-noise expert from")
+    p.add_argument("--new-places", action="store_true", help="with --start: the text encoder's sense of places begins anew")
     p.add_argument("--experts", choices=learn_experts.CHOICES, default="both", help="which to train; the text encoder only with both")
     p.add_argument("--seconds-vae", type=float, default=130)
     p.add_argument("--seconds-dit", type=float, default=300)
@@ -84,6 +85,8 @@ def main():
         vae = None
         if o.start:
             vae, *start = examine.read(o.start, device)
+            if o.new_places:
+                networks.distinguish_places(start[0])
         if o.low_noise_from:
             start[1][1] = examine.read(o.low_noise_from, device)[2][1]
         if not o.start or o.seconds_vae > 0:
