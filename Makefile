@@ -52,17 +52,13 @@ unit: $(UNIT) $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check  # the last two need 
 PROMPT ?= a red ball rolls to the right
 SEED ?= 0
 OUT ?= $(BUILD)/video.mp4
-# Until the pocket model is trained, noise of a random one.
-POCKET := $(if $(wildcard scripts/pocket/model/model_index.json),scripts/pocket/model,$(BUILD)/tiny)
 run: setup
 	@$(MAKE) --no-print-directory all
-	@test -d $(POCKET) || lua5.4 scripts/tiny_checkpoint.lua $(POCKET)
-	$(BUILD)/moonkiln generate $(POCKET) --prompt "$(PROMPT)" --seed $(SEED) --size 128x128 --frames 17 --tune-budget 0 \
+	$(BUILD)/moonkiln generate scripts/pocket/model --prompt "$(PROMPT)" --seed $(SEED) --tune-budget 0 \
 	  --out $(OUT) --sheet $(basename $(OUT)).png
 
 check: setup
 	@$(MAKE) --no-print-directory all unit
-	@test -d $(BUILD)/tiny || lua5.4 scripts/tiny_checkpoint.lua $(BUILD)/tiny
 	@tests/run.sh $(BUILD) $(ONLY)
 
 # GRAPHS: files instead of all of tests/gpu/graphs. CHECKER: e.g. "compute-sanitizer --target-processes all". Without these two,
@@ -71,8 +67,7 @@ check-gpu: export MOONKILN_DATA = .
 check-gpu: export OMP_WAIT_POLICY = passive # on a busy machine spinning threads take the cores from those that work
 check-gpu: $(BUILD)/moonkiln $(BUILD)/gpu/lt_check $(BUILD)/gpu/gpu_check $(BUILD)/gpu/random
 	@bad=0; $(CHECKER) $(BUILD)/gpu/lt_check || bad=1; $(CHECKER) $(BUILD)/gpu/gpu_check $(GRAPHS) || bad=1; \
-	  tests/gpu/pocket_check.sh $(BUILD)/moonkiln || bad=1; \
-	  $(if $(GRAPHS)$(CHECKER),,BUILD=$(BUILD) tests/gpu/commands.sh || bad=1;) exit $$bad
+	  $(if $(GRAPHS)$(CHECKER),,tests/gpu/pocket_check.sh $(BUILD)/moonkiln || bad=1; BUILD=$(BUILD) tests/gpu/commands.sh || bad=1;) exit $$bad
 $(BUILD)/gpu/random: tests/fuzz/random_graph.lua $(BUILD)/unit/test_random_graphs
 	rm -rf $@
 	FUZZ_WRITE=$@ FUZZ_GRAPHS=1-63 $(BUILD)/unit/test_random_graphs
