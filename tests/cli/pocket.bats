@@ -53,6 +53,13 @@ clip() { "$MOONKILN" generate "$MODEL" --prompt "$2" --backend cpu --steps 20 --
   [ "$status" = 1 ]
 }
 
+@test "make run: a video and its contact sheet" {
+  trained
+  make --no-print-directory run BUILD="$(dirname "$MOONKILN")" PROMPT="a blue ball rises" SEED=2 OUT="$out/x.mp4"
+  [ "$(ffprobe -v error -count_frames -show_entries stream=width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$out/x.mp4")" = "128,128,8/1,17" ]
+  [ "$(ffprobe -v error -show_entries stream=width,height -of csv=p=0 "$out/x.png")" = "392,392" ]
+}
+
 @test "Diffusers' pipeline makes the same clip" {
   trained
   clip "$here/a.safetensors" "a red ball rolls to the right"
