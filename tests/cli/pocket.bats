@@ -27,7 +27,9 @@ trained() { [[ -e $MODEL/model_index.json ]] || skip "there is no trained model 
 prompts() { sed -n 's/^- `\(an\? .*\)`$/\1/p' README.md; }
 
 # clip FILE PROMPT [OPTION]...: with the model's own settings. A few steps are enough for a test.
-clip() { "$MOONKILN" generate "$MODEL" --prompt "$2" --backend cpu --steps 20 --out "$1" "${@:3}"; }
+clip() {
+  "$MOONKILN" generate "$MODEL" --prompt "$2" --backend cpu --steps 20 --out "$1" "${@:3}" 2>"$here/log" || { cat "$here/log"; return 1; }
+}
 
 @test "the checkpoint is small" {
   trained
