@@ -22,6 +22,13 @@ from loop import START, say
 
 
 
+def drop_origin(path):
+    """A config keeps the folder that its network was read from; nobody else has that."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def write(folder, vae, text, experts, tokenizer_model):
     """The model in Diffusers' layout, bf16, and the same as folder.tar."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -32,6 +39,7 @@ def write(folder, vae, text, experts, tokenizer_model):
         library = "transformers" if name == "text_encoder" else "diffusers"
         index[name] = [library, type(module).__name__]
         copy.deepcopy(module).to("cpu", torch.bfloat16).save_pretrained(folder / name)
+        drop_origin(folder / name / "config.json")
     networks.make_scheduler().save_pretrained(folder / "scheduler")
     index["scheduler"] = ["diffusers", "UniPCMultistepScheduler"]
     tokenizer.write(folder / "tokenizer", tokenizer_model)
