@@ -123,6 +123,15 @@ static const mk_record *find(const mk_tuning *t, seeker *s) {
   return own && !nearer ? own : shipped;
 }
 
+/* Where nothing was gained by another algorithm than the library's own choice, that is left to the library for other sizes, too;
+ * unless one was wrong, which must not come back. */
+static bool algorithm_counts(const mk_record *r, const mk_group *g) {
+  bool counts =
+      r->entries[0].state == MK_RUNNER_KEPT || !mk_record_distance(r, mk_record_class(g->flop), mk_record_class(g->bytes));
+  for (int i = 0; i < r->count; i++) counts |= r->entries[i].state == MK_RUNNER_WRONG;
+  return counts;
+}
+
 void mk_tuning_apply(const mk_tuning *t, mk_plan *plan) {
   for (int g = 0; g < plan->ngroups; g++) {
     mk_group *group = &plan->groups[g];
@@ -133,7 +142,7 @@ void mk_tuning_apply(const mk_tuning *t, mk_plan *plan) {
     if (!r) continue;
     group->chosen = chosen_by(&s, r);
     mk_tuning_split(r->entries[0].label, &length, &algorithm);
-    group->algorithm = *algorithm ? mk_strdup(&plan->arena, algorithm) : NULL;
+    group->algorithm = *algorithm && algorithm_counts(r, group) ? mk_strdup(&plan->arena, algorithm) : NULL;
   }
 }
 

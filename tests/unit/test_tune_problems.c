@@ -99,6 +99,12 @@ static void records_choose(void **state) {
   mk_tuning_apply(&again, p);
   assert_int_equal(g->chosen, lt);
   assert_string_equal(g->algorithm, "1-2-3");
+  mk_tuning_apply(&again, longer);
+  assert_int_equal(far->chosen, lt);
+  assert_null(far->algorithm); /* it is what the library chose at that size */
+  ((mk_record_entry *)again.user.items[0].entries)[0].state = MK_RUNNER_KEPT;
+  mk_tuning_apply(&again, longer);
+  assert_string_equal(far->algorithm, "1-2-3");
   mk_tuning_close(&again);
   mk_tuning_close(&t);
   mk_plan_free(p);
