@@ -57,6 +57,8 @@ int mk_lane_count(const mk_body *b);
 void mk_emit_row(const mk_body *b, const mk_row_shape *shape, mk_fields *fields, mk_arena *arena, mk_text *out);
 /* The hooks, see templates/README.md. Fields are added to, the struct is the caller's to print before. */
 void mk_emit_epilogue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
+/* The same in pieces: Operands, fetch, prefetch, epilogue. Where it gathers, all but the last are empty. */
+void mk_emit_epilogue_apart(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
 bool mk_emit_epilogue_row(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);
 /* b: rows and columns of an operand, whose value is its one store. */
 void mk_emit_prologue(const mk_body *b, mk_fields *fields, mk_arena *arena, mk_text *out);

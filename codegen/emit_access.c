@@ -66,13 +66,19 @@ static bool walks_rows(const mk_emitter *e, int access) {
   return false;
 }
 
+/* Does this part of the code name the access? */
+static bool in_part(const mk_emitter *e, int access) {
+  if (e->part == MK_EMIT_WHOLE) return true;
+  return e->b->accesses[access].store == (e->part == MK_EMIT_REST);
+}
+
 void mk_emit_row_addresses(mk_emitter *e) {
   const mk_body *b = e->b;
   bool used[MK_MAX_AXES] = {false};
   int outermost = b->nrows;
   for (int i = 0; i < b->naccesses; i++)
     for (int j = 0; j < b->nrows; j++)
-      if (e->class[i][j] != MK_STRIDE_ZERO) {
+      if (e->class[i][j] != MK_STRIDE_ZERO && in_part(e, i)) {
         used[j] = true;
         if (j < outermost) outermost = j;
       }
@@ -93,7 +99,7 @@ void mk_emit_row_addresses(mk_emitter *e) {
     }
   }
   for (int i = 0; i < b->naccesses; i++) {
-    if (!walks_rows(e, i) || (e->prologue && b->accesses[i].store)) continue;
+    if (!walks_rows(e, i) || !in_part(e, i) || (e->prologue && b->accesses[i].store)) continue;
     mk_text t = {0};
     for (int j = 0; j < b->nrows; j++) {
       if (e->class[i][j] == MK_STRIDE_ZERO) continue;
@@ -250,6 +256,17 @@ void mk_emit_load(mk_emitter *e, int inst, const char *dest) {
     mk_line(e, "#pragma unroll");
     mk_line(e, "for (int i = 0; i < V; i++) %s[i] = to_f32(%s);", dest, mk_text_str(&t));
   }
+  mk_text_free(&t);
+}
+
+void mk_emit_prefetch(mk_emitter *e, int inst) {
+  int access = e->b->insts[inst].access;
+  const mk_access *a = &e->b->accesses[access];
+  if (!walks_rows(e, access) || lane_pattern(e, access) != LANES_RUN) return;
+  if (mk_access_alignment(e->b, a, 8) * (int)mk_dtype_size(a->dtype) % 16) return;
+  mk_text t = {0};
+  add_pointer(e, access, &t);
+  mk_line(e, "prefetch_vec(%s, columns);", mk_text_str(&t));
   mk_text_free(&t);
 }
 

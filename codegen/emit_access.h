@@ -8,6 +8,7 @@ typedef struct mk_emitter {
   const mk_body *b;
   const mk_row_shape *shape;
   mk_emit_mode mode;
+  mk_emit_part part;
   bool prologue; /* fields have names of their own, and the store is the result */
   mk_fields *fields;
   mk_arena *arena;
@@ -25,6 +26,8 @@ void mk_open_accesses(mk_emitter *e);
 void mk_emit_row_addresses(mk_emitter *e);
 /* Reads the columns c .. c+V of an access into `dest`, an array of V floats. */
 void mk_emit_load(mk_emitter *e, int inst, const char *dest);
+/* Asks for `columns` columns from `col` on, where they lie side by side and belong to the row alone. */
+void mk_emit_prefetch(mk_emitter *e, int inst);
 void mk_emit_store(mk_emitter *e, int inst, const char *src);
 /* Reads or writes the row's one element. */
 void mk_emit_row_load(mk_emitter *e, int inst);

@@ -154,8 +154,15 @@ static void emit_source(coder *c, int i) {
   mk_emitter *e = &c->e;
   const char *dest = array_of(c, i);
   if (e->mode == MK_EMIT_HOOK && i == e->b->root) return; /* the hook's parameter */
-  declare(c, i);
-  if (e->b->insts[i].kind == MK_INST_LOAD)
+  if (e->part == MK_EMIT_FETCH)
+    mk_line(e, "float(&v%d)[V] = o.v%d;", i, i);
+  else if (e->part == MK_EMIT_REST)
+    mk_line(e, "const float(&v%d)[V] = o.v%d;", i, i);
+  else if (e->part == MK_EMIT_WHOLE)
+    declare(c, i);
+  if (e->part == MK_EMIT_PREFETCH)
+    mk_emit_prefetch(e, i);
+  else if (e->b->insts[i].kind == MK_INST_LOAD && e->part != MK_EMIT_REST)
     mk_emit_load(e, i, dest);
   else if (e->mode == MK_EMIT_EPILOGUE_ROW)
     mk_line(e, "load_lanes<%d>(acc + c, %s);", e->shape->v < 4 ? e->shape->v : 4, dest);
@@ -270,6 +277,7 @@ static void emit_walk(coder *c, int phase) {
   open_walk(c, stores || (sources && !many_items(c)));
   for (int i = 0; i < b->ninsts && !many_items(c); i++)
     if (needed[i] && is_source(&b->insts[i])) emit_source(c, i);
+  if (e->part == MK_EMIT_FETCH || e->part == MK_EMIT_PREFETCH) return;
   for (int s = 0; s <= last; s++) {
     emit_segment(c, phase, s, needed);
     for (int i = 0; i < b->ninsts; i++)
@@ -302,7 +310,10 @@ static void emit_row_values(coder *c, int phase) {
   for (int i = 0; i < b->ninsts; i++) {
     const mk_inst *in = &b->insts[i];
     if (e->ph.column[i] || e->ph.phase[i] != phase) continue;
-    if (in->kind == MK_INST_LOAD) mk_emit_row_load(e, i);
+    if (in->kind == MK_INST_LOAD && e->part == MK_EMIT_REST) mk_line(e, "const float v%d = o.v%d;", i, i);
+    if (in->kind == MK_INST_LOAD && (e->part == MK_EMIT_WHOLE || e->part == MK_EMIT_FETCH)) mk_emit_row_load(e, i);
+    if (in->kind == MK_INST_LOAD && e->part == MK_EMIT_FETCH) mk_line(e, "o.v%d = v%d;", i, i);
+    if (e->part == MK_EMIT_FETCH || e->part == MK_EMIT_PREFETCH) continue;
     if (in->kind == MK_INST_OP) mk_line(e, "const float v%d = %s;", i, expression(c, i));
     if (in->kind != MK_INST_STORE) continue;
     bool alone = e->mode == MK_EMIT_HOOK || e->shape->threads == 1;
@@ -316,8 +327,8 @@ static void emit_row_values(coder *c, int phase) {
   }
 }
 
-void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
-                  mk_arena *arena, mk_text *out) {
+static coder open_coder(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
+                        mk_arena *arena, mk_text *out) {
   coder c = {.e = {.b = b, .shape = shape, .mode = mode, .prologue = prologue}};
   c.e.fields = fields;
   c.e.arena = arena;
@@ -326,6 +337,12 @@ void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode
   mk_find_phases(b, arena, &c.e.ph);
   mk_open_accesses(&c.e);
   find_storage(&c);
+  return c;
+}
+
+void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
+                  mk_arena *arena, mk_text *out) {
+  coder c = open_coder(b, shape, mode, prologue, fields, arena, out);
   int reductions = 0;
   for (int i = 0; i < b->ninsts; i++) reductions += b->insts[i].kind == MK_INST_REDUCE;
   if (mode != MK_EMIT_HOOK && shape->threads > 32 && reductions)
@@ -338,4 +355,19 @@ void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode
     emit_row_values(&c, phase);
     emit_walk(&c, phase);
   }
+}
+
+void mk_emit_part_code(const mk_body *b, mk_emit_part part, mk_fields *fields, mk_arena *arena, mk_text *out) {
+  coder c = open_coder(b, NULL, MK_EMIT_HOOK, false, fields, arena, out);
+  c.e.part = part;
+  mk_emit_row_addresses(&c.e);
+  emit_row_values(&c, 0);
+  emit_walk(&c, 0);
+}
+
+void mk_emit_operands(const mk_body *b, mk_arena *arena, mk_text *out) {
+  mk_phases ph;
+  mk_find_phases(b, arena, &ph);
+  for (int i = 0; i < b->ninsts; i++)
+    if (b->insts[i].kind == MK_INST_LOAD) mk_text_addf(out, "  float v%d%s;\n", i, ph.column[i] ? "[V]" : "");
 }

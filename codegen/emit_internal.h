@@ -7,6 +7,9 @@
 /* HOOK: one call is V adjacent columns of a row, col onwards. A prologue is a hook whose store is its result. */
 typedef enum mk_emit_mode { MK_EMIT_ROW, MK_EMIT_HOOK, MK_EMIT_EPILOGUE_ROW } mk_emit_mode;
 
+/* Of a hook. FETCH: only what it reads, into `o`; REST: all but that, from `o`; PREFETCH: asks for what it reads by row. */
+typedef enum mk_emit_part { MK_EMIT_WHOLE, MK_EMIT_FETCH, MK_EMIT_REST, MK_EMIT_PREFETCH } mk_emit_part;
+
 enum { MK_MAX_PHASES = 16 };
 
 /* When each instruction runs. A row is walked once per phase; a reduction ends a phase. */
@@ -33,5 +36,9 @@ const char *mk_ctype(mk_dtype t);
 
 void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
                   mk_arena *arena, mk_text *out);
+/* One part of an epilogue that has no gathers, or the whole. */
+void mk_emit_part_code(const mk_body *b, mk_emit_part part, mk_fields *fields, mk_arena *arena, mk_text *out);
+/* The members of what FETCH fills in. */
+void mk_emit_operands(const mk_body *b, mk_arena *arena, mk_text *out);
 
 #endif

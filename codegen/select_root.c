@@ -197,6 +197,8 @@ static mk_memo *template_kernel(mk_planner *p, const mk_work *w, const mk_choice
     if (w->prologue) mk_emit_prologue(w->prologue->body, &fields, p->arena, &hook);
     if (b->reduces)
       ok = mk_emit_epilogue_row(b, &fields, p->arena, &hook);
+    else if (c->fetches)
+      mk_emit_epilogue_apart(b, &fields, p->arena, &hook);
     else
       mk_emit_epilogue(b, &fields, p->arena, &hook);
     if (ok) {

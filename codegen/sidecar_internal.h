@@ -13,7 +13,7 @@ typedef struct mk_sidecar {
   const char *shown; /* see mk_choice */
   bool own;          /* the folder is the user's */
   int arch_min, arch_max;
-  bool arch_specific, row_epilogue, prologue;
+  bool arch_specific, row_epilogue, prologue, fetches;
   int nuses;
   const char *uses[MK_MAX_USES];
   int ntunables;

@@ -119,7 +119,7 @@ static bool has_function(lua_State *L, int table, const char *name) {
 /* Tunables and formulas: what a misspelt field would silently leave out. */
 static void check_fields(lua_State *L, int table) {
   mk_lua_fields(L, table, "the sidecar",
-                " implements arch_min arch_max arch_specific row_epilogue prologue uses tunables params accepts valid constants "
+                " implements arch_min arch_max arch_specific row_epilogue prologue fetches uses tunables params accepts valid constants "
                 "launch cost flop bytes unit ");
 }
 
@@ -145,6 +145,7 @@ void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L) {
   one->arch_specific = flag_field(L, table, "arch_specific");
   one->row_epilogue = flag_field(L, table, "row_epilogue");
   one->prologue = flag_field(L, table, "prologue");
+  one->fetches = flag_field(L, table, "fetches");
   read_uses(s, one, L, table);
   read_tunables(s, one, L, table);
   read_fields(s, one, L, table);
@@ -345,7 +346,8 @@ static void try_choice(mk_sidecars *s, const mk_sidecar *one, const mk_problem *
                    .nfields = one->nfields,
                    .fields = one->fields,
                    .min_arch = one->arch_min,
-                   .arch_specific = one->arch_specific};
+                   .arch_specific = one->arch_specific,
+                   .fetches = one->fetches};
     c.cost = read_cost(s, one, L, table, args);
     ask(s, L, table, "constants", args, 2);
     c.constants = read_constants(s, L);

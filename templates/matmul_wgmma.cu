@@ -34,10 +34,13 @@ constexpr int BLOCKS = TILE_M / (64 * CONSUMERS);  // of 64 rows, a consumer
 constexpr int WIDTH = CONSUMERS == 3 ? TILE_N / 2 : TILE_N;  // of a wgmma: with 512 threads, 256 columns are too many registers for ptxas
 constexpr int PIECES = BLOCKS * (TILE_N / WIDTH);            // wgmmas of a consumer by 16 of k
 constexpr int CLUSTER_M = TILE_N >= TILE_M ? CLUSTER : 1, CLUSTER_N = CLUSTER / CLUSTER_M;
-constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 240, PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 24;
-constexpr int CHUNK = CONSUMERS == 3 ? 32 : 64;  // columns an epilogue takes at a time
+constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 232, PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 40;
+constexpr int CHUNK = CONSUMERS == 3 && V == 4 ? 16 : 32;  // columns the epilogue takes at a time
 constexpr int CHUNKS = TILE_N / CHUNK * BLOCKS;  // of a consumer
-constexpr int UNROLLED = CONSUMERS == 3 ? CHUNKS : 1;  // unrolled, chunks need no copy: registers are short with three
+constexpr int RUNS = CHUNK / 2 / V;                // of V columns that a thread has of a chunk, in two rows
+constexpr int SERIAL = CONSUMERS == 3 ? CHUNKS / 4 : 0;  // so many chunks first leave no registers for the next one's operands
+constexpr int PREFETCH = K_TILES < 16 ? K_TILES : 16;  // slots before a tile's end, over which its operands are brought to L2
+constexpr int PREFETCH_ROWS = ceil_div(TILE_M, PREFETCH);
 
 static_assert(CLUSTER == 1 || CLUSTER == 2, "the shared operand comes in halves");
 static_assert(N % 8 == 0 && K % 8 == 0, "16-byte rows for TMA, whole vectors for the epilogue");
@@ -93,6 +96,9 @@ __device__ __forceinline__ void produce(const Params &p, const Ring &s) {
       mbar_expect(full, STAGE_BYTES);
       load<TILE_M, (CLUSTER_N > 1)>(slot, p.tm_a, full, k * TILE_K, tile.row, rank);
       load<TILE_N, (CLUSTER_M > 1)>(slot + A_BYTES, p.tm_b, full, k * TILE_K, tile.col, rank);
+      const int share = k - (K_TILES - PREFETCH);
+      for (int r = max(share, 0) * PREFETCH_ROWS; r < (share + 1) * PREFETCH_ROWS; r++)
+        if (tile.row + r < p.m && tile.col < N) prefetch(p, tile.row + r, tile.col, min(TILE_N, N - tile.col));
       at.advance();
     }
   }
@@ -131,20 +137,12 @@ __device__ __forceinline__ void settle(Accumulators &acc) {
   for (int j = 0; j < PIECES; j++) pin(acc[j]);
 }
 
-template <int I>
-__device__ __forceinline__ void pick(float (&v)[CHUNK / 2], const Accumulators &acc) {
-  if constexpr (I < CHUNKS) {
+/* Each lane of a quad has four pairs of a row, one of every 8 columns; afterwards it has runs of V adjacent columns. */
+__device__ __forceinline__ void transpose(float (&v)[CHUNK / 8][2], int quad) {
 #pragma unroll
-    for (int i = 0; i < CHUNK / 2; i++) v[i] = acc[I / (WIDTH / CHUNK)][I % (WIDTH / CHUNK) * (CHUNK / 2) + i];
-  }
-}
-
-/* Each lane of a quad has four pairs of a row, one of every 8 columns; afterwards it has the 8 columns of its number. */
-__device__ __forceinline__ void transpose(float (&v)[4][2], int quad) {
+  for (int bit = 1; bit <= V / 4; bit *= 2)
 #pragma unroll
-  for (int bit = 1; bit <= 2; bit *= 2)
-#pragma unroll
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CHUNK / 8; i++)
       if (!(i & bit))
 #pragma unroll
         for (int e = 0; e < 2; e++) {
@@ -155,50 +153,44 @@ __device__ __forceinline__ void transpose(float (&v)[4][2], int quad) {
         }
 }
 
-__device__ __forceinline__ void store(const Params &p, int row, int col, const float (&x)[4][2]) {
-  const float v[8] = {x[0][0], x[0][1], x[1][0], x[1][1], x[2][0], x[2][1], x[3][0], x[3][1]};
-  epilogue<8>(p, row, col, v);
+/* Where a thread's runs lie: run i of chunk c, for the thread's first row and its first column's place in a tile. */
+struct Corner {
+  int row, col;
+  __device__ __forceinline__ int row_of(int c, int i) const { return row + c / (TILE_N / CHUNK) * 64 + i / (RUNS / 2) * 8; }
+  __device__ __forceinline__ int col_of(int c, int i) const { return col + c % (TILE_N / CHUNK) * CHUNK + i % (RUNS / 2) * 16; }
+};
+__device__ __forceinline__ Corner corner(Tile tile) {
+  const int thread = thread_afresh(), quad = thread % 4;
+  return {tile.row + thread / 128 * (64 * BLOCKS) + thread / WARP % 4 * 16 + thread % WARP / 4,
+          tile.col + (V == 8 ? 8 * quad : quad % 2 * 8 + quad / 2 * 4)};
 }
 
-/* A consumer's rows through the fused code; all its lanes. `row` is the thread's first. */
-__device__ __forceinline__ void finish(const Params &p, const Accumulators &acc, int row, int col, int quad) {
-  static_assert(CHUNKS <= 8, "as many cases");
-#pragma unroll(UNROLLED)
-  for (int c = 0; c < CHUNKS; c++) {
-    float o[CHUNK / 2], v[CHUNK / 32][2][4][2];
-    switch (c) {
-      case 0: pick<0>(o, acc); break;
-      case 1: pick<1>(o, acc); break;
-      case 2: pick<2>(o, acc); break;
-      case 3: pick<3>(o, acc); break;
-      case 4: pick<4>(o, acc); break;
-      case 5: pick<5>(o, acc); break;
-      case 6: pick<6>(o, acc); break;
-      default: pick<7>(o, acc); break;
-    }
+using Chunk = Operands<V>[RUNS];
+
+/* What the fused code reads for a chunk. No branch: what lies out of bounds is read at the border. */
+__device__ __forceinline__ void fetch(const Params &p, const Corner &at, int c, Chunk &o) {
 #pragma unroll
-    for (int g = 0; g < CHUNK / 32; g++)
+  for (int i = 0; i < RUNS; i++) fetch(p, min(at.row_of(c, i), p.m - 1), N % TILE_N ? min(at.col_of(c, i), N - V) : at.col_of(c, i), o[i]);
+}
+
+/* A chunk's accumulators through the fused code; all lanes of the consumer. */
+__device__ __forceinline__ void store(const Params &p, const Corner &at, int c, const Accumulators &acc, const Chunk &o) {
+  const int quad = thread_afresh() % 4;
+  float v[2][CHUNK / 8][2];
 #pragma unroll
-      for (int h = 0; h < 2; h++) {
+  for (int h = 0; h < 2; h++) {
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+    for (int i = 0; i < CHUNK / 8; i++)
 #pragma unroll
-          for (int e = 0; e < 2; e++) v[g][h][i][e] = o[16 * g + 4 * i + 2 * h + e];
-        transpose(v[g][h], quad);
-      }
-    const int r = row + c / (TILE_N / CHUNK) * 64, first = col + c % (TILE_N / CHUNK) * CHUNK + 8 * quad;
-    if (r + 8 < p.m && first + CHUNK - 32 < N) {  // no branch in between, so that one call's loads may start before another's end
+      for (int e = 0; e < 2; e++) v[h][i][e] = acc[c / (WIDTH / CHUNK)][c % (WIDTH / CHUNK) * (CHUNK / 2) + 4 * i + 2 * h + e];
+    transpose(v[h], quad);
+  }
 #pragma unroll
-      for (int h = 0; h < 2; h++)
+  for (int i = 0; i < RUNS; i++) {
+    float run[V];
 #pragma unroll
-        for (int g = 0; g < CHUNK / 32; g++) store(p, r + 8 * h, first + 32 * g, v[g][h]);
-    } else {
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-#pragma unroll
-        for (int g = 0; g < CHUNK / 32; g++)
-          if (r + 8 * h < p.m && first + 32 * g < N) store(p, r + 8 * h, first + 32 * g, v[g][h]);
-    }
+    for (int j = 0; j < V; j++) run[j] = v[i / (RUNS / 2)][i % (RUNS / 2) * 2 + j / 2][j % 2];
+    if (at.row_of(c, i) < p.m && (N % TILE_N == 0 || at.col_of(c, i) < N)) epilogue<V>(p, at.row_of(c, i), at.col_of(c, i), run, o[i]);
   }
 }
 
@@ -219,11 +211,17 @@ __device__ __forceinline__ void consume(const Params &p, const Ring &s, int grou
       last = at.slot;
       at.advance();
     }
+    const Corner here = corner(tile_at(index, clusters_down(p), rank()));
+    Chunk o[2];
+    if constexpr (SERIAL == 0) fetch(p, here, 0, o[0]);
     settle<0>(acc);
     release(s.empty + 8 * last);
-    const Tile tile = tile_at(index, clusters_down(p), rank());
-    const int thread = thread_afresh();
-    finish(p, acc, tile.row + thread / 128 * (64 * BLOCKS) + thread / WARP % 4 * 16 + thread % WARP / 4, tile.col, thread % 4);
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+      if (c < SERIAL) fetch(p, here, c, o[c % 2]);
+      if (c + 1 >= SERIAL && c + 1 < CHUNKS) fetch(p, here, c + 1, o[(c + 1) % 2]);
+      store(p, here, c, acc, o[c % 2]);
+    }
     __syncwarp();
   }
 }

@@ -42,7 +42,7 @@ return {
   arch_min = 90,
   arch_max = 90,
   arch_specific = true,
-  row_epilogue = false,
+  fetches = true,
   uses = { "hopper.cuh" },
 
   accepts = function(p)
@@ -53,7 +53,7 @@ return {
 
   valid = function(p, t)
     if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128) then return false end
-    if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128 or wide(p)) then return false end
+    if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128) then return false end
     if t.tile_n == 256 and p.n <= 128 then return false end
     local down, across = cluster(t)
     if (down == 2 and p.m <= t.tile_m) or (across == 2 and p.n <= t.tile_n) then return false end
@@ -63,7 +63,8 @@ return {
   constants = function(p, t)
     return {
       { "T", p.dtype }, { "N", p.n }, { "K", p.k }, { "TILE_M", t.tile_m }, { "TILE_N", t.tile_n }, { "STAGES", stages(t) },
-      { "CLUSTER", t.cluster }, { "GROUP", 2048 // (t.tile_m * cluster(t)) },
+      { "CLUSTER", t.cluster }, { "V", wide(p) and 4 or 8 },
+      { "GROUP", 2048 // (t.tile_m * cluster(t)) },
     }
   end,
 

@@ -160,6 +160,12 @@ __device__ __forceinline__ void store_vec(T *p, const float (&v)[V]) {
   for (int i = 0; i < vec<T, V>::PIECES; i++) reinterpret_cast<typename vec<T, V>::piece *>(p)[i] = x.pieces[i];
 }
 
+/* Asks for adjacent elements to be in L2 soon (sm_90); both ends are multiples of 16 bytes. */
+template <typename T>
+__device__ __forceinline__ void prefetch_vec(const T *p, int count) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(count * (int)sizeof(T)) : "memory");
+}
+
 /* ---- elementwise operations of the IR: op_NAME for every NAME of class unary (but cast) and binary ----
  * Relative error at most 1e-6 against exact arithmetic on the same f32 input (gelu's tail, below -5, loses a digit or two to
  * its argument's rounding). The exponential forms saturate correctly at both ends without a branch. */

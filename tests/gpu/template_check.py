@@ -167,7 +167,7 @@ class Problem:
             self.flop = 2.0 * p["m"] * p["n"] * p["k"]
         self.bias = Guarded(1, p["n"], p["n"], torch.float32, randn(1, p["n"]))
         self.out = Guarded(p["m"], p["n"], p["n"], dtype_of(p["out"]))
-        self.residual = randn(p["m"], p["n"]) if p["fused"] in ("residual", "early", "residual_norm") else None
+        self.residual = randn(p["m"], p["n"]) if p["fused"] in ("residual", "residual_norm") else None
 
     def poison(self):
         """The result as it stands before a run: NaN, or what a gated result is added to."""
