@@ -364,7 +364,38 @@ mk_body *mk_body_build(const mk_grouping *gr, const mk_cluster *c, mk_arena *are
   return mk_failed(st) ? NULL : b;
 }
 
-mk_body *mk_body_from_memory(const mk_body *b, int buffer, mk_dtype dtype, mk_arena *arena) {
+/* Leaves out what no store needs. */
+static void drop_dead(mk_body *b, mk_arena *arena) {
+  int *inst = MK_NEW_ARRAY(arena, int, b->ninsts), *access = MK_NEW_ARRAY(arena, int, b->naccesses), n = 0, naccesses = 0;
+  for (int i = b->ninsts - 1; i >= 0; i--) { /* 1: needed */
+    const mk_inst *in = &b->insts[i];
+    int args[3] = {in->a, in->b, in->c};
+    if (in->kind == MK_INST_STORE) inst[i] = 1;
+    if (!inst[i]) continue;
+    for (int k = 0; k < 3; k++)
+      if (args[k] >= 0) inst[args[k]] = 1;
+    if (in->kind == MK_INST_LOAD || in->kind == MK_INST_STORE) access[in->access] = 1;
+  }
+  for (int i = 0; i < b->naccesses; i++) {
+    if (!access[i]) continue;
+    b->accesses[naccesses] = b->accesses[i];
+    access[i] = naccesses++;
+  }
+  for (int i = 0; i < b->ninsts; i++) {
+    mk_inst in = b->insts[i];
+    if (!inst[i]) continue;
+    int *const args[] = {&in.a, &in.b, &in.c};
+    for (int k = 0; k < 3; k++)
+      if (*args[k] >= 0) *args[k] = inst[*args[k]];
+    if (in.kind == MK_INST_LOAD || in.kind == MK_INST_STORE) in.access = access[in.access];
+    b->insts[n] = in;
+    inst[i] = n++;
+  }
+  b->ninsts = n;
+  b->naccesses = naccesses;
+}
+
+mk_body *mk_body_from_memory(const mk_body *b, int inst, int buffer, mk_dtype dtype, mk_arena *arena) {
   mk_body *out = MK_NEW(arena, mk_body);
   *out = *b;
   out->root = -1;
@@ -382,10 +413,9 @@ mk_body *mk_body_from_memory(const mk_body *b, int buffer, mk_dtype dtype, mk_ar
     stride *= b->extent[i];
   }
   out->accesses[out->naccesses++] = a;
-  mk_inst *in = &out->insts[b->root];
-  in->kind = MK_INST_LOAD;
-  in->dtype = dtype;
-  in->access = out->naccesses - 1;
+  out->insts[inst] =
+      (mk_inst){.kind = MK_INST_LOAD, .dtype = dtype, .a = -1, .b = -1, .c = -1, .access = out->naccesses - 1, .axes = b->insts[inst].axes};
+  drop_dead(out, arena);
   return out;
 }
 

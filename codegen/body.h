@@ -49,8 +49,9 @@ typedef struct mk_body {
 
 /* Requires a finished grouping. */
 mk_body *mk_body_build(const mk_grouping *gr, const mk_cluster *c, mk_arena *arena, mk_status *st);
-/* The same work with the root's value read from a dense f32 or 16-bit [rows, columns] buffer. */
-mk_body *mk_body_from_memory(const mk_body *b, int buffer, mk_dtype dtype, mk_arena *arena);
+/* The same work with instruction `inst`'s value, the root's or one made of it, read from a dense f32 or 16-bit [rows, columns]
+ * buffer; what was there for this value alone is left out. */
+mk_body *mk_body_from_memory(const mk_body *b, int inst, int buffer, mk_dtype dtype, mk_arena *arena);
 int64_t mk_body_rows(const mk_body *b);
 int64_t mk_body_cols(const mk_body *b);
 /* Bytes read and written once each. */

@@ -1,15 +1,15 @@
-/* Library matmuls: the whole group where its epilogue is one of the library's, else its value in a workspace and a row program.
- */
+/* Library matmuls: the whole group where its epilogue is one of the library's, else what it can of it in a workspace, and a row
+ * program for the rest. */
 #include <string.h>
 
 #include "codegen/planner.h"
 
 typedef struct mk_lt_match {
   bool whole; /* nothing is left for a row program */
+  int last;   /* !whole: the instruction whose value the library makes */
   mk_lt_epilogue epilogue;
   mk_dtype d_type;
   int bias, residual, out; /* accesses of the body, or -1 */
-  const mk_body *rest;     /* !whole: reads the workspace */
 } mk_lt_match;
 
 static const int64_t MAX_WORKSPACE = (int64_t)1 << 30; /* beyond, scratch would be set by a candidate nobody may choose */
@@ -35,12 +35,17 @@ static bool is_matrix(const mk_body *b, const mk_access *a, bool rows) {
   return b->nrows == 0 || (rows ? a->stride[0] >= b->extent[b->naxes - 1] : a->stride[0] == 0);
 }
 
-/* root [+ bias] [gelu] [+ residual] [cast], stored once. */
-static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m) {
+static mk_lt_epilogue epilogue_of(const mk_lt_match *m, bool gelu) {
+  return gelu ? (m->bias >= 0 ? MK_LT_GELU_BIAS : MK_LT_GELU) : m->bias >= 0 ? MK_LT_BIAS : MK_LT_NONE;
+}
+
+/* root [+ bias] [gelu] [+ residual] [cast], stored once. `part` is as much of it as ends in a cast, or the root. */
+static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m, mk_lt_match *part) {
   int at = b->root, used = 1, user;
   mk_dtype bias_type = MK_F32;
   bool gelu = false;
   *m = (mk_lt_match){.whole = true, .d_type = MK_F32, .bias = -1, .residual = -1, .out = -1};
+  *part = (mk_lt_match){.last = b->root, .d_type = MK_F32, .bias = -1, .residual = -1, .out = -1};
   for (;; at = user, used++) {
     user = only_user(b, at);
     if (user < 0) return false;
@@ -50,6 +55,12 @@ static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m) {
     if (in->op == MK_OP_CAST) {
       if (in->dtype != ab) return false;
       m->d_type = in->dtype;
+      if (m->residual < 0 && (m->bias < 0 || bias_type == ab)) {
+        *part = *m;
+        part->whole = false;
+        part->last = user;
+        part->epilogue = epilogue_of(m, gelu);
+      }
     } else if (in->op == MK_OP_GELU && !gelu && m->residual < 0) {
       gelu = true;
     } else if (in->op == MK_OP_ADD) {
@@ -76,7 +87,7 @@ static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m) {
   if (m->residual >= 0 && m->d_type != MK_F32) return false; /* c and d have one type */
   if (m->bias >= 0 && bias_type != m->d_type) return false;  /* the library's rule */
   if (m->bias >= 0 && ab == MK_F16 && m->d_type == MK_F32) return false;
-  m->epilogue = gelu ? (m->bias >= 0 ? MK_LT_GELU_BIAS : MK_LT_GELU) : m->bias >= 0 ? MK_LT_BIAS : MK_LT_NONE;
+  m->epilogue = epilogue_of(m, gelu);
   return true;
 }
 
@@ -89,7 +100,7 @@ static const mk_node *operand(const mk_planner *p, const mk_cluster *c, int k) {
 void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   if (!p->options->cublaslt || c->root < 0 || p->g->nodes[p->flow->units[c->root].node].op != MK_OP_MATMUL) return;
-  mk_lt_match *m = MK_NEW(p->temp, mk_lt_match);
+  mk_lt_match *m = MK_NEW(p->temp, mk_lt_match), part;
   const mk_node *a = operand(p, c, 0);
   mk_problem problem;
   mk_root_problem(p->flow, c->root, w->body, &problem);
@@ -97,12 +108,9 @@ void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
   static const char *const lengths[] = {"k", "lda", "ldb", "n"};
   for (int i = 0; i < 4; i++)
     if (mk_problem_fact(&problem, lengths[i])->i % unit) return;
-  if (!match_whole(w->body, a->dtype, m)) {
+  if (!match_whole(w->body, a->dtype, m, &part)) {
     if (w->body->reduces) return;
-    int user = only_user(w->body, w->body->root);
-    const mk_inst *in = user < 0 ? NULL : &w->body->insts[user];
-    bool narrow = in && in->kind == MK_INST_OP && in->op == MK_OP_CAST && in->dtype == a->dtype;
-    *m = (mk_lt_match){.d_type = narrow ? a->dtype : MK_F32, .bias = -1, .residual = -1, .out = -1};
+    *m = part;
     int64_t bytes = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type);
     if (bytes > MAX_WORKSPACE) return;
     w->workspace = mk_new_workspace(p, d, bytes);
@@ -143,13 +151,13 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
   double traffic = bytes / (p->target.copy_tbs * 1e12);
   seconds = (seconds > traffic ? seconds : traffic) + 4e-6;
   launches[0] = (mk_launch){.kind = MK_LAUNCH_LT, .lt = lt};
+  if (m->bias >= 0) lt->bias = mk_locate(p, d, b->accesses[m->bias].buffer, b->accesses[m->bias].offset, m->d_type);
   if (m->whole) {
     const mk_access *o = &b->accesses[m->out];
     lt->d = mk_locate(p, d, o->buffer, o->offset, o->dtype);
     if (b->nrows) lt->ldd = o->stride[0];
     lt->c = lt->d;
     lt->ldc = lt->ldd;
-    if (m->bias >= 0) lt->bias = mk_locate(p, d, b->accesses[m->bias].buffer, b->accesses[m->bias].offset, m->d_type);
     if (m->residual >= 0) {
       const mk_access *r = &b->accesses[m->residual];
       lt->beta = 1;
@@ -160,7 +168,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
     return 1;
   }
   lt->c = lt->d = mk_locate(p, d, w->workspace, 0, m->d_type);
-  const mk_body *rest = mk_body_from_memory(b, w->workspace, m->d_type, p->temp);
+  const mk_body *rest = mk_body_from_memory(b, m->last, w->workspace, m->d_type, p->temp);
   mk_body *flat = MK_NEW(p->temp, mk_body);
   *flat = *rest;
   flat->nrows = flat->naxes; /* nothing reduces: all axes are alike */

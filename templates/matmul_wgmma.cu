@@ -57,7 +57,7 @@ __device__ __forceinline__ Ring layout() {
 }
 
 /* This block's number in its cluster. */
-__device__ __forceinline__ int rank() { return CLUSTER > 1 ? (int)cluster_rank() : 0; }
+__device__ __forceinline__ int block_rank() { return CLUSTER > 1 ? (int)cluster_rank() : 0; }
 
 /* A cluster's tiles are neighbours along m or n. Past the last row everything is out of bounds, which is harmless. */
 struct Tile {
@@ -83,7 +83,7 @@ __device__ __forceinline__ void load(u32 dst, const tmap &map, u32 bar, int k, i
 }
 
 __device__ __forceinline__ void produce(const Params &p, const Ring &s) {
-  const int rank = ::rank(), down = clusters_down(p), tiles = down * CLUSTERS_ACROSS;
+  const int rank = block_rank(), down = clusters_down(p), tiles = down * CLUSTERS_ACROSS;
   ring<STAGES> at;
   tma_prefetch(p.tm_a);
   tma_prefetch(p.tm_b);
@@ -211,7 +211,7 @@ __device__ __forceinline__ void consume(const Params &p, const Ring &s, int grou
       last = at.slot;
       at.advance();
     }
-    const Corner here = corner(tile_at(index, clusters_down(p), rank()));
+    const Corner here = corner(tile_at(index, clusters_down(p), block_rank()));
     Chunk o[2];
     if constexpr (SERIAL == 0) fetch(p, here, 0, o[0]);
     settle<0>(acc);

@@ -497,7 +497,7 @@ local function main(dir, only)
   write("manifest.json", json { cases = list })
   print(("%d cases, %d kernels"):format(#list, count))
 end
-M.conv, M.sidecar = conv, sidecar
+M.matmul, M.conv, M.sidecar = matmul, conv, sidecar
 
 if arg and arg[0] and arg[0]:find("template_dump.lua", 1, true) then main(assert(arg[1], "usage: template_dump.lua DIR [ONLY]"), arg[2]) end
 return M

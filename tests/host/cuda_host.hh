@@ -212,6 +212,10 @@ void store_vec(T *p, const float (&v)[V]) {
   check_aligned<V>(p);
   for (int i = 0; i < V; i++) p[i] = from_f32<T>(v[i]);
 }
+template <typename T>
+void prefetch_vec(const T *p, int count) {
+  if ((uintptr_t)p % 16 || count <= 0 || count * sizeof(T) % 16) abort();
+}
 
 inline float ex2(float x) { return exp2f(x); }
 inline float fast_recip(float x) { return 1.f / x; }

@@ -172,6 +172,14 @@ inline void tma_load_4d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x
 inline void tma_load_2d(u32 dst, const tmap &map, u32 bar, int x0, int x1) { host::load(dst, map, bar, {x0, x1}); }
 inline void tma_prefetch(const tmap &) {}
 
+/* There is one block at a time: what a cluster does must not be reached. */
+inline u32 cluster_rank() { return 0; }
+inline void cluster_sync() { host::complain("a cluster"); }
+inline void mbar_arrive_at(u32, u32) { host::complain("a cluster"); }
+inline void tma_load_2d_to(u16, u32, const tmap &, u32, int, int) { host::complain("a cluster"); }
+
+inline int thread_afresh() { return (int)host::current; }
+
 template <int N>
 void registers_grow() {
   static_assert(N % 8 == 0 && N <= 256, "setmaxnreg");

@@ -173,7 +173,10 @@ static void library_epilogues(void **state) {
                {"r + (y + b32)", MK_LT_BIAS, MK_F32, 1, 1},
                {"(y + b32):cast'bf16'", MK_LT_NONE, MK_F32, 0, 2}, /* the library wants the bias in the result's dtype */
                {"(y + b16):silu():cast'bf16'", MK_LT_NONE, MK_F32, 0, 2},
-               {"y:cast'bf16' * b32 + r", MK_LT_NONE, MK_BF16, 0, 2}};
+               {"y:cast'bf16' * b32 + r", MK_LT_NONE, MK_BF16, 0, 2},
+               {"r + (y + b16):cast'bf16' * b32", MK_LT_BIAS, MK_BF16, 0, 2},
+               {"r + (y + b16):gelu():cast'bf16'", MK_LT_GELU_BIAS, MK_BF16, 0, 2},
+               {"r + (y + b32):cast'bf16'", MK_LT_NONE, MK_F32, 0, 2}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char lua[1024];
     snprintf(lua, sizeof lua,

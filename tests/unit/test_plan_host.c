@@ -122,6 +122,27 @@ static void own_template(void **state) {
   trial = (mk_trial){0};
 }
 
+/* The same for a template that takes the fused code in pieces; prefetch asks for whole rows. */
+static void operands_apart(void **state) {
+  (void)state;
+  char folder[] = "/tmp/apart_XXXXXX", command[1024];
+  assert_non_null(mkdtemp(folder));
+  snprintf(command, sizeof command,
+           "cd scripts/experiments/own_template && sed 's/implements = .*/&\\n  fetches = true,/' plain_matmul.lua >%s/apart.lua && "
+           "sed 's/< N) epilogue<4>(p, \\(.*\\), acc\\[i\\]);/< N) { Operands<4> o; fetch(p, \\1, o); "
+           "if (N %% 8 == 0) prefetch(p, row0 + ty, 0, N); epilogue<4>(p, \\1, acc[i], o); }/' plain_matmul.cu >%s/apart.cu",
+           folder, folder);
+  assert_int_equal(system(command), 0);
+  const mk_pin pins[] = {{"rows", 4}, {"step", 32}};
+  trial = (mk_trial){.templates = folder, .pins = pins, .npins = 2};
+  check_graph("scripts/experiments/own_template.lua", 1, false, 0);
+  check_graph("matmul", 1, false, 0);
+  check_graph("tests/golden/plan_corners.lua", -1, false, 0);
+  trial = (mk_trial){0};
+  snprintf(command, sizeof command, "rm -r %s", folder);
+  assert_int_equal(system(command), 0);
+}
+
 static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
   (void)state;
   char name[128];
@@ -135,7 +156,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(rows),         cmocka_unit_test(corners),
                                      cmocka_unit_test(one_column),   cmocka_unit_test(diffusion_transformer),
                                      cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder),
-                                     cmocka_unit_test(own_template)};
+                                     cmocka_unit_test(own_template), cmocka_unit_test(operands_apart)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }

@@ -1,4 +1,4 @@
-/* The Hopper convolution's own text, run on the host: boxes, taps, phases, swizzles, barriers. See tests/host/conv_wgmma.lua. */
+/* Hopper templates' own text, run on the host: boxes, phases, swizzles, barriers. See tests/host/conv_wgmma.lua, matmul_wgmma.lua. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,15 +12,14 @@
 #include <lua.h>
 #include <lualib.h>
 
-static void equals_the_definition(void **state) {
-  (void)state;
-  char source[] = "/tmp/conv_wgmma_XXXXXX.cc", program[64], command[256];
+static void equals_the_definition(const char *script) {
+  char source[] = "/tmp/wgmma_XXXXXX.cc", program[64], command[256];
   int fd = mkstemps(source, 3);
   assert_true(fd >= 0);
   lua_State *lua = luaL_newstate();
   assert_non_null(lua);
   luaL_openlibs(lua);
-  if (luaL_dofile(lua, "tests/host/conv_wgmma.lua")) fail_msg("%s", lua_tostring(lua, -1));
+  if (luaL_dofile(lua, script)) fail_msg("%s", lua_tostring(lua, -1));
   size_t bytes;
   const char *text = lua_tolstring(lua, -1, &bytes);
   assert_int_equal(write(fd, text, bytes), (ssize_t)bytes);
@@ -34,7 +33,17 @@ static void equals_the_definition(void **state) {
   unlink(program);
 }
 
+static void convolution(void **state) {
+  (void)state;
+  equals_the_definition("tests/host/conv_wgmma.lua");
+}
+
+static void matmul(void **state) {
+  (void)state;
+  equals_the_definition("tests/host/matmul_wgmma.lua");
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(equals_the_definition)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(convolution), cmocka_unit_test(matmul)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
