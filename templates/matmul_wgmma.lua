@@ -12,7 +12,7 @@ end
 local function stage_bytes(t) return (t.tile_m + t.tile_n) * ROW + 16 end -- and two barriers
 local function stages(t) return math.min(6, t.smem_limit // stage_bytes(t)) end
 
--- Three warpgroups leave the epilogue few registers: a residual stream's 8 more floats are too many.
+-- f32 results are stored by fours: a quad of lanes then has 64 bytes of a row, whole sectors.
 local function wide(p)
   for _, dtype in ipairs(p.out_dtypes or {}) do
     if dtype == "f32" then return true end
@@ -52,8 +52,8 @@ return {
   tunables = { tile_m = { 128, 192, 256 }, tile_n = { 256, 128 }, cluster = { 2, 1 } },
 
   valid = function(p, t)
-    if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128) then return false end
-    if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128) then return false end
+    if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128 or (wide(p) and p.n % t.tile_n > 0)) then return false end
+    if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128 or (wide(p) and p.n % t.tile_n > 0)) then return false end
     if t.tile_n == 256 and p.n <= 128 then return false end
     local down, across = cluster(t)
     if (down == 2 and p.m <= t.tile_m) or (across == 2 and p.n <= t.tile_n) then return false end
