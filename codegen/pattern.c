@@ -71,3 +71,32 @@ bool mk_match_normed(const mk_graph *g, int value, mk_normed *out) {
   }
   return true;
 }
+
+/* Whether `at` is gate * cast(matmul + bias), or as much of it. */
+static bool ends_matmul(const mk_graph *g, int at, mk_residual *out) {
+  const mk_node *n = node_of(g, at);
+  int64_t cols = n->rank < 2 ? 0 : n->dims[n->rank - 1];
+  int chain, other;
+  out->gate = out->bias = -1;
+  if (n->op == MK_OP_MUL && take_apart(g, n, &chain, &other) && one_a_column(g, other, cols)) {
+    out->gate = other;
+    n = node_of(g, at = chain);
+  }
+  if (n->op == MK_OP_CAST) n = node_of(g, at = n->args[0]);
+  if (n->op == MK_OP_ADD && take_apart(g, n, &chain, &other) && one_a_column(g, other, cols)) {
+    out->bias = other;
+    n = node_of(g, at = chain);
+  }
+  out->matmul = at;
+  return n->op == MK_OP_MATMUL;
+}
+
+bool mk_match_residual(const mk_graph *g, int value, mk_residual *out) {
+  const mk_node *n = node_of(g, value);
+  *out = (mk_residual){.value = value};
+  for (int k = 0; n->op == MK_OP_ADD && k < 2; k++) {
+    out->x = n->args[1 - k];
+    if (is_full(g, out->x, n) && is_full(g, n->args[k], n) && ends_matmul(g, n->args[k], out)) return true;
+  }
+  return false;
+}

@@ -1,4 +1,4 @@
-/* Normalisation and modulation in front of a matmul, as algebra on the graph: what their other realisations are made from. */
+/* What stands before and behind matmuls, as algebra on the graph: what other realisations are made from. */
 #ifndef MK_CODEGEN_PATTERN_H
 #define MK_CODEGEN_PATTERN_H
 
@@ -23,5 +23,13 @@ typedef struct mk_normed {
 
 /* Whether `value` is of this form, with more than one row and column. */
 bool mk_match_normed(const mk_graph *g, int value, mk_normed *out);
+
+/* value = x + gate * cast(matmul + bias), in any order: x is as large as the result, gate and bias have one value a column. */
+typedef struct mk_residual {
+  int value, x, matmul;
+  int gate, bias; /* or -1 */
+} mk_residual;
+
+bool mk_match_residual(const mk_graph *g, int value, mk_residual *out);
 
 #endif

@@ -25,8 +25,9 @@ typedef struct mk_site { /* a normalising row group and the matmul right behind 
 typedef struct mk_work { /* one group of a program, on its way to a plan group */
   int cluster;
   const mk_body *body;
-  int workspace;                  /* of the library's matmul: a buffer of the program's own, or -1 */
+  int workspace;                  /* of the library's realisations: a buffer of the program's own, or -1 */
   const struct mk_lt_match *lt;   /* how the library can do it, or NULL */
+  const mk_residual *residual;    /* what it may add its product to, all in one; or NULL */
   const mk_site *site;            /* that it is half of, or NULL */
   const struct mk_hook *prologue; /* what makes the root's left operand, or NULL: memory does */
 } mk_work;
@@ -97,6 +98,11 @@ void mk_find_sites(mk_planner *p, mk_draft *d);
 /* ---- realise.c */
 /* The other realisations of a site; w: its matmul. Each covers the group before, and is named so in its label. */
 int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
+
+/* The library's matmul that adds its product to the residual: adds at most one candidate. */
+int mk_residual_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out);
+/* Bytes of workspace for that. */
+int64_t mk_residual_workspace(const mk_draft *d, const mk_residual *r);
 
 /* ---- select.c: candidates */
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out);

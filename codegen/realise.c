@@ -7,6 +7,12 @@
  * c is the sum of the rounded W', and x goes in uncentred only where it has the operand's type anyway: mean c is then exactly
  * what the product has too much, but for f32 summation. Where x has to be copied into that type, the copy is x - mean.
  *
+ * And one of a matmul whose result is added to a residual, x + gate cast(y W^T + b), by the library, which adds but does not scale:
+ *
+ *   in place  W' = cast(gate W), b' = gate b;                           x + (y W'^T + b')
+ *
+ * W' is rounded once more, and the product once less.
+ *
  * Each is planned as one or two small graphs, whose inputs and outputs are buffers of the large one: first the rows (what the
  * row group stored besides h, statistics, the folded weight), then the matmul with its epilogue. So fusing and emitting them
  * is what is done with every graph. */
@@ -196,6 +202,17 @@ static bool launch_rows(piece *x, launches *out) {
   return true;
 }
 
+/* Makes the row programs part of a candidate of one launch. */
+static void put_before(mk_planner *p, const char *name, const launches *rows, mk_candidate *c) {
+  mk_launch *all = MK_NEW_ARRAY(p->arena, mk_launch, rows->n + 1);
+  memcpy(all, rows->items, sizeof *all * (size_t)rows->n);
+  all[rows->n] = c->launches[0];
+  c->label = mk_printf(p->arena, "%s, %s", name, c->label);
+  c->nlaunches = rows->n + 1;
+  c->launches = all;
+  c->cost += rows->cost;
+}
+
 /* Candidates: the row programs, then the graph's one group. */
 static int launch_matmul(piece *x, const char *name, const launches *rows, const mk_hook *prologue, mk_candidate *out, int max) {
   mk_draft d;
@@ -203,13 +220,7 @@ static int launch_matmul(piece *x, const char *name, const launches *rows, const
   d.work[0].prologue = prologue;
   int n = mk_template_candidates(x->p, &d, &d.work[0], out, max);
   for (int i = 0; i < n; i++) {
-    mk_launch *all = MK_NEW_ARRAY(x->p->arena, mk_launch, rows->n + 1);
-    memcpy(all, rows->items, sizeof *all * (size_t)rows->n);
-    all[rows->n] = out[i].launches[0];
-    out[i].label = mk_printf(x->p->arena, "%s, %s", name, out[i].label);
-    out[i].nlaunches = rows->n + 1;
-    out[i].launches = all;
-    out[i].cost += rows->cost;
+    put_before(x->p, name, rows, &out[i]);
     out[i].covers = 1;
   }
   return n;
@@ -380,4 +391,51 @@ int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_ca
   int n = folded(p, d, w, rows, out, max < FOLDED ? max : FOLDED);
   if (mk_failed(p->st)) return n;
   return n + prologue(p, d, w, rows, out + n, max - n < PROLOGUES ? max - n : PROLOGUES);
+}
+
+/* ---- a residual */
+
+static int64_t folded_bytes(const mk_flow *f, const mk_residual *r) {
+  const mk_node *w = &f->g->nodes[f->g->nodes[r->matmul].args[1]];
+  return r->gate < 0 ? 0 : (mk_node_bytes(w) + 255) / 256 * 256;
+}
+
+int64_t mk_residual_workspace(const mk_draft *d, const mk_residual *r) {
+  const mk_node *n = &d->gr->f->g->nodes[r->matmul];
+  return folded_bytes(d->gr->f, r) + n->dims[n->rank - 1] * 4;
+}
+
+int mk_residual_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out) {
+  const mk_residual *r = w->residual;
+  if (!r) return 0;
+  const mk_node *product = &d->gr->f->g->nodes[r->matmul], *wn = &d->gr->f->g->nodes[product->args[1]];
+  int64_t cols = product->dims[product->rank - 1], bias_at = folded_bytes(d->gr->f, r);
+  const mk_site place = {.workspace = w->workspace, .norm.cols = cols};
+  launches rows = {0};
+  int found = 0;
+  piece x = open_piece(p, d, &place, -1), y = open_piece(p, d, &place, w->cluster);
+  int gate = r->gate < 0 ? -1 : column_vector(&x, r->gate);
+  if (gate >= 0) {
+    int column = build(&x, &(mk_node){.op = MK_OP_RESHAPE, .rank = 2, .dims = {cols, 1}, .nargs = 1}, &gate);
+    output(&x, cast(&x, binary(&x, MK_OP_MUL, copy(&x, product->args[1]), column), wn->dtype), workspace(&x, 0));
+  }
+  if (r->bias >= 0) {
+    int bias = column_vector(&x, r->bias);
+    output(&x, gate < 0 ? cast(&x, bias, MK_F32) : binary(&x, MK_OP_MUL, bias, gate), workspace(&x, bias_at));
+  }
+  int sum = matmul(&y, copy(&y, product->args[0]), gate < 0 ? copy(&y, product->args[1]) : input(&y, workspace(&y, 0), wn->dtype, wn->dims, wn->rank));
+  if (r->bias >= 0) sum = binary(&y, MK_OP_ADD, sum, input(&y, workspace(&y, bias_at), MK_F32, &cols, 1));
+  output(&y, binary(&y, MK_OP_ADD, copy(&y, r->x), sum), place_of(&y, r->value));
+  mk_draft dy;
+  if (launch_rows(&x, &rows) && plan_piece(&y, &dy) && dy.nwork == 1) {
+    mk_lt_plan(p, &dy, &dy.work[0]);
+    if (dy.work[0].workspace < 0 && mk_lt_candidates(p, &dy, &dy.work[0], out, 1)) {
+      put_before(p, gate < 0 ? "residual in place" : "gate in the weight, residual in place", &rows, out);
+      out->rounds = true;
+      found = 1;
+    }
+  }
+  mk_graph_free(x.g);
+  mk_graph_free(y.g);
+  return found;
 }

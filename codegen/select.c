@@ -100,7 +100,7 @@ static void merge(const mk_candidate *found, int usual, int others, double befor
 
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  mk_candidate found[2 * MK_MAX_CANDIDATES + MK_MAX_REALISED];
+  mk_candidate found[2 * MK_MAX_CANDIDATES + 1 + MK_MAX_REALISED];
   int n = 0;
   *out =
       (mk_group){.name = group_name(p, c), .flop = mk_root_flop(d->gr, c), .bytes = mk_body_bytes(w->body) + operand_bytes(p, c)};
@@ -108,6 +108,7 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
     const mk_node *root = node_of(p, c->root);
     out->kind = mk_op_name(root->op);
     n = mk_lt_candidates(p, d, w, found, MK_MAX_CANDIDATES);
+    if (!mk_failed(p->st)) n += mk_residual_candidate(p, d, w, found + n);
     if (!mk_failed(p->st)) n += mk_template_candidates(p, d, w, found + n, MK_MAX_CANDIDATES);
     if (!n && !mk_failed(p->st))
       mk_fail(p->st, MK_EUNSUPPORTED, "%s: no template in %s can do %s on sm_%d", root->where ? root->where : p->g->name,

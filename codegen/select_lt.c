@@ -91,19 +91,37 @@ static bool match_whole(const mk_body *b, mk_dtype ab, mk_lt_match *m, mk_lt_mat
   return true;
 }
 
-static const mk_node *operand(const mk_planner *p, const mk_cluster *c, int k) {
+static const mk_node *operand(const mk_draft *d, const mk_cluster *c, int k) {
   int node;
-  mk_unit_arg(p->flow, c->root, k, &node);
-  return &p->g->nodes[node];
+  mk_unit_arg(d->gr->f, c->root, k, &node);
+  return &d->gr->f->g->nodes[node];
+}
+
+/* The group is one sum with a residual in memory, which the library may add in place of a row program. */
+static const mk_residual *match_residual(mk_planner *p, const mk_draft *d, const mk_work *w) {
+  const mk_grouping *gr = d->gr;
+  const mk_cluster *c = &gr->clusters[w->cluster];
+  mk_residual *r = MK_NEW(p->temp, mk_residual);
+  int stored = -1;
+  for (int i = 0; i < c->nmembers; i++) {
+    if (gr->f->units[c->members[i].unit].copy || gr->f->units[c->members[i].unit].move) return NULL;
+    if (!mk_is_stored(gr, c->members[i].unit)) continue;
+    if (stored >= 0) return NULL;
+    stored = gr->f->units[c->members[i].unit].node;
+  }
+  if (stored < 0 || gr->f->g->nodes[stored].dtype != MK_F32 || !mk_match_residual(gr->f->g, stored, r)) return NULL;
+  const mk_node *x = &gr->f->g->nodes[r->x];
+  return r->matmul == gr->f->units[c->root].node && x->dtype == MK_F32 ? r : NULL;
 }
 
 void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  if (!p->options->cublaslt || c->root < 0 || p->g->nodes[p->flow->units[c->root].node].op != MK_OP_MATMUL) return;
+  const mk_flow *f = d->gr->f;
+  if (!p->options->cublaslt || c->root < 0 || f->g->nodes[f->units[c->root].node].op != MK_OP_MATMUL) return;
   mk_lt_match *m = MK_NEW(p->temp, mk_lt_match), part;
-  const mk_node *a = operand(p, c, 0);
+  const mk_node *a = operand(d, c, 0);
   mk_problem problem;
-  mk_root_problem(p->flow, c->root, w->body, &problem);
+  mk_root_problem(f, c->root, w->body, &problem);
   int64_t unit = 16 / (int64_t)mk_dtype_size(a->dtype); /* the library's fast paths want 16-byte rows */
   static const char *const lengths[] = {"k", "lda", "ldb", "n"};
   for (int i = 0; i < 4; i++)
@@ -113,7 +131,9 @@ void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
     *m = part;
     int64_t bytes = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type);
     if (bytes > MAX_WORKSPACE) return;
-    w->workspace = mk_new_workspace(p, d, bytes);
+    w->residual = match_residual(p, d, w);
+    int64_t folded = w->residual ? mk_residual_workspace(d, w->residual) : 0;
+    w->workspace = mk_new_workspace(p, d, bytes > folded ? bytes : folded);
   }
   w->lt = m;
 }
@@ -124,11 +144,11 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   const mk_body *b = w->body;
   mk_problem problem;
-  mk_root_problem(p->flow, c->root, b, &problem);
+  mk_root_problem(d->gr->f, c->root, b, &problem);
   mk_lt *lt = MK_NEW(p->arena, mk_lt);
   mk_launch *launches = MK_NEW_ARRAY(p->arena, mk_launch, 2);
   int node;
-  *lt = (mk_lt){.ab_type = operand(p, c, 0)->dtype,
+  *lt = (mk_lt){.ab_type = operand(d, c, 0)->dtype,
                 .c_type = m->d_type,
                 .d_type = m->d_type,
                 .bias_type = m->d_type,
@@ -140,7 +160,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
   lt->ldb = mk_problem_fact(&problem, "ldb")->i;
   lt->tf32 = mk_problem_fact(&problem, "tf32")->i != 0;
   lt->ldc = lt->ldd = lt->n;
-  const mk_view *va = mk_unit_arg(p->flow, c->root, 0, &node), *vb = mk_unit_arg(p->flow, c->root, 1, &node);
+  const mk_view *va = mk_unit_arg(d->gr->f, c->root, 0, &node), *vb = mk_unit_arg(d->gr->f, c->root, 1, &node);
   lt->a = mk_locate(p, d, va->source, va->offset, lt->ab_type);
   lt->b = mk_locate(p, d, vb->source, vb->offset, lt->ab_type);
   double seconds = 2.0 * (double)lt->m * (double)lt->n * (double)lt->k;
@@ -150,6 +170,7 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
                  (double)lt->m * (double)lt->n * (double)mk_dtype_size(lt->d_type);
   double traffic = bytes / (p->target.copy_tbs * 1e12);
   seconds = (seconds > traffic ? seconds : traffic) + 4e-6;
+  if (m->residual >= 0) seconds += 0.9 * (double)lt->m * (double)lt->n * 4 / (p->target.copy_tbs * 1e12); /* its reads do not hide */
   launches[0] = (mk_launch){.kind = MK_LAUNCH_LT, .lt = lt};
   if (m->bias >= 0) lt->bias = mk_locate(p, d, b->accesses[m->bias].buffer, b->accesses[m->bias].offset, m->d_type);
   if (m->whole) {

@@ -199,6 +199,45 @@ static void library_epilogues(void **state) {
   }
 }
 
+/* What the library adds to a residual: nothing rounds in between, the bias is f32, the gate is in the weight. */
+static void library_residuals(void **state) {
+  (void)state;
+  static const struct {
+    const char *y, *label; /* NULL: there is none */
+    int launches;
+  } cases[] = {{"r + (y + b16):cast'bf16' * b32", "gate in the weight, residual in place, cublaslt", 3},
+               {"(y + b16):cast'bf16' + r", "residual in place, cublaslt", 2},
+               {"y:cast'bf16' + r", "residual in place, cublaslt", 1},
+               {"b32 * y + r", "gate in the weight, residual in place, cublaslt", 2},
+               {"r + (y + b32):cast'bf16'", "residual in place, cublaslt", 2},
+               {"r * 2 + (y + b16):cast'bf16'", NULL, 0},
+               {"r + (y + b16):gelu():cast'bf16'", NULL, 0},
+               {"(r + (y + b16):cast'bf16'):cast'bf16'", NULL, 0},
+               {"r - (y + b16):cast'bf16'", NULL, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char lua[1024];
+    snprintf(lua, sizeof lua,
+             "local x = input{name='x', shape={9000, 4096}, dtype='bf16'}\nlocal y = matmul(x, weight('w', {4096, 4096}):cast'bf16')\n"
+             "local b32, b16 = weight('b', {4096}), weight('b', {4096}):cast'bf16'\nlocal r = input{name='r', shape={9000, "
+             "4096}}\noutput('y', %s)",
+             cases[i].y);
+    mk_plan *p = plan(lua);
+    const mk_candidate *found = NULL;
+    const mk_group *g = group_at(p, "step", 0);
+    for (int c = 0; c < g->ncandidates; c++)
+      if (strstr(g->candidates[c].label, "residual in place")) found = &g->candidates[c];
+    if (!found != !cases[i].label) fail_msg("%s: %s", cases[i].y, found ? found->label : "is not added in place");
+    if (found) {
+      const mk_lt *lt = found->launches[found->nlaunches - 1].lt;
+      assert_string_equal(found->label, cases[i].label);
+      assert_int_equal(found->nlaunches, cases[i].launches);
+      assert_true(found->rounds && lt->beta == 1 && lt->d_type == MK_F32 && lt->c_type == MK_F32);
+      assert_int_equal(lt->bias_type, MK_F32);
+    }
+    mk_plan_free(p);
+  }
+}
+
 static void candidates_are_ordered(void **state) {
   (void)state;
   mk_plan *p = plan(
@@ -382,7 +421,7 @@ int main(void) {
                                      cmocka_unit_test(scratch_is_reused),
                                      cmocka_unit_test(residual_stream_stays_in_place),
                                      cmocka_unit_test(entries_are_programs),
-                                     cmocka_unit_test(library_epilogues),
+                                     cmocka_unit_test(library_epilogues),      cmocka_unit_test(library_residuals),
                                      cmocka_unit_test(candidates_are_ordered),
                                      cmocka_unit_test(says_what_no_template_can_do),
                                      cmocka_unit_test(names_the_sidecar_that_is_wrong),

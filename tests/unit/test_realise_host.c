@@ -1,4 +1,4 @@
-/* The realisations of a norm and its matmul on the host, against the CPU backend, and the error of each against f32. */
+/* The realisations of a norm and its matmul, and of a matmul and its residual, on the host, against the CPU backend, and the error of each against f32. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ static int take_only(mk_plan *p, const char *name) {
 static void check(const char *file, const char *params, double bound, const char *entries, const char *realisation) {
   mk_status st = {0};
   mk_graph *g = graph_of_file(file, params, &st);
-  mk_plan *p = g ? mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates}, &st) : NULL;
+  mk_plan *p = g ? mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = true}, &st) : NULL;
   if (!p) fail_msg("%s %s: %s", file, params, st.message);
   if (!take_only(p, realisation)) fail_msg("%s %s: nothing is realised as %s", file, params, realisation);
   values v = {.g = g, .text = ""};
@@ -84,6 +84,21 @@ static void the_model(void **state) {
           2e-2, "step step step", others[i]);
 }
 
+/* A block's linears that end in a residual. */
+static void residuals(void **state) {
+  (void)state;
+  static const struct {
+    const char *part, *realisation;
+  } cases[] = {{"self_out", "gate in the weight, residual in place"},
+               {"ffn_down", "gate in the weight, residual in place"},
+               {"cross_out", "residual in place"}};
+  for (int i = 0; i < 3; i++) {
+    char params[128];
+    snprintf(params, sizeof params, "{\"part\": \"%s\", \"tokens\": 37, \"dim\": 64, \"heads\": 2, \"ffn\": 96}", cases[i].part);
+    check("scripts/compare/graphs/linear.lua", params, 3e-3, "step", cases[i].realisation);
+  }
+}
+
 /* ---- errors */
 
 static const char one_norm[] =
@@ -93,12 +108,12 @@ static const char one_norm[] =
     "h = h * (m:slice(1, 1, 1) + 1) + m:slice(1, 0, 1)\noutput('y', matmul(to and h:cast(to) or h, w))";
 
 /* y in f32 with full-precision operands on the CPU, or with rounded ones in one realisation on the host. */
-static float *one_norm_result(const char *params, float mean, const char *realisation, mk_binding *out) {
+static float *result(const char *format, const char *params, float mean, const char *realisation, mk_binding *out) {
   mk_status st = {0};
-  char lua[sizeof one_norm + 64];
-  snprintf(lua, sizeof lua, one_norm, params);
+  char lua[1024];
+  snprintf(lua, sizeof lua, format, params);
   mk_graph *g = graph_of(lua, &st);
-  mk_plan *p = g ? mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates}, &st) : NULL;
+  mk_plan *p = g ? mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = true}, &st) : NULL;
   if (!p) fail_msg("%s", st.message);
   values v = {.g = g, .text = lua, .mean = mean};
   if (realisation && !take_only(p, realisation)) fail_msg("%s: nothing is realised as %s", params, realisation);
@@ -125,10 +140,10 @@ static void realisation_errors(void **state) {
     double error[3];
     mk_binding b;
     snprintf(params, sizeof params, "'%s', %s", x, layer);
-    float *want = one_norm_result(params, mean, NULL, &b);
+    float *want = result(one_norm, params, mean, NULL, &b);
     snprintf(params, sizeof params, "'%s', %s, 'bf16'", x, layer);
     for (int k = 0; k < 3; k++) {
-      float *have = one_norm_result(params, mean, names[k], &b);
+      float *have = result(one_norm, params, mean, names[k], &b);
       error[k] = error_of(want, have, &b);
       free(have);
     }
@@ -140,8 +155,31 @@ static void realisation_errors(void **state) {
   }
 }
 
+static const char one_residual[] =
+    "local function half(x) return %s and x:cast('bf16') or x end\nlocal x, n = half(input{name='x', shape={77, 512}}), 96\n"
+    "local y = half(matmul(x, half(weight('w', {n, 512}))) + weight('b', {n})) * input{name='gate', shape={1, n}}\n"
+    "output('y', input{name='r', shape={77, n}} + y)";
+
+/* Rounding gate W in place of the product costs no more. */
+static void residual_errors(void **state) {
+  (void)state;
+  static const char *const names[] = {"cublaslt, then", "gate in the weight, residual in place"};
+  double error[2];
+  mk_binding b;
+  float *want = result(one_residual, "false", 0, NULL, &b);
+  for (int k = 0; k < 2; k++) {
+    float *have = result(one_residual, "true", 0, names[k], &b);
+    error[k] = error_of(want, have, &b);
+    free(have);
+  }
+  free(want);
+  print_message("# gated residual: row program %.2e, in place %.2e\n", error[0], error[1]);
+  assert_true(error[0] < 4e-3 && error[1] < 1.2 * error[0]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(every_form), cmocka_unit_test(the_experiment), cmocka_unit_test(the_model),
-                                     cmocka_unit_test(realisation_errors)};
+                                     cmocka_unit_test(residuals),  cmocka_unit_test(realisation_errors),
+                                     cmocka_unit_test(residual_errors)};
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }
