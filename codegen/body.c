@@ -413,8 +413,8 @@ mk_body *mk_body_from_memory(const mk_body *b, int inst, int buffer, mk_dtype dt
     stride *= b->extent[i];
   }
   out->accesses[out->naccesses++] = a;
-  out->insts[inst] =
-      (mk_inst){.kind = MK_INST_LOAD, .dtype = dtype, .a = -1, .b = -1, .c = -1, .access = out->naccesses - 1, .axes = b->insts[inst].axes};
+  out->insts[inst] = (mk_inst){
+      .kind = MK_INST_LOAD, .dtype = dtype, .a = -1, .b = -1, .c = -1, .access = out->naccesses - 1, .axes = b->insts[inst].axes};
   drop_dead(out, arena);
   return out;
 }

@@ -197,14 +197,16 @@ void mk_emit_epilogue_apart(const mk_body *b, mk_fields *fields, mk_arena *arena
   mk_body_comment(b, out);
   mk_text_add(out, " */\ntemplate <int V>\nstruct Operands {\n");
   if (!whole) mk_emit_operands(b, arena, out);
-  mk_text_add(out, "};\ntemplate <int V>\n__device__ __forceinline__ void fetch(const Params &p, i64 row, int col, Operands<V> &o) {\n");
+  mk_text_add(
+      out, "};\ntemplate <int V>\n__device__ __forceinline__ void fetch(const Params &p, i64 row, int col, Operands<V> &o) {\n");
   if (!whole) mk_emit_part_code(b, MK_EMIT_FETCH, fields, arena, out);
   mk_text_add(out, "}\n__device__ __forceinline__ void prefetch(const Params &p, i64 row, int col, int columns) {\n");
   if (!whole) mk_emit_part_code(b, MK_EMIT_PREFETCH, fields, arena, out);
-  mk_text_addf(out,
-               "}\ntemplate <int V>\n__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v%d)[V], "
-               "const Operands<V> &o) {\n",
-               b->root);
+  mk_text_addf(
+      out,
+      "}\ntemplate <int V>\n__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v%d)[V], "
+      "const Operands<V> &o) {\n",
+      b->root);
   mk_emit_part_code(b, whole ? MK_EMIT_WHOLE : MK_EMIT_REST, fields, arena, out);
   mk_text_add(out, "}\n");
 }

@@ -7,7 +7,8 @@
  * c is the sum of the rounded W', and x goes in uncentred only where it has the operand's type anyway: mean c is then exactly
  * what the product has too much, but for f32 summation. Where x has to be copied into that type, the copy is x - mean.
  *
- * And one of a matmul whose result is added to a residual, x + gate cast(y W^T + b), by the library, which adds but does not scale:
+ * And one of a matmul whose result is added to a residual, x + gate cast(y W^T + b), by the library, which adds but does not
+ * scale:
  *
  *   in place  W' = cast(gate W), b' = gate b;                           x + (y W'^T + b')
  *
@@ -423,7 +424,8 @@ int mk_residual_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, mk
     int bias = column_vector(&x, r->bias);
     output(&x, gate < 0 ? cast(&x, bias, MK_F32) : binary(&x, MK_OP_MUL, bias, gate), workspace(&x, bias_at));
   }
-  int sum = matmul(&y, copy(&y, product->args[0]), gate < 0 ? copy(&y, product->args[1]) : input(&y, workspace(&y, 0), wn->dtype, wn->dims, wn->rank));
+  int sum = matmul(&y, copy(&y, product->args[0]),
+                   gate < 0 ? copy(&y, product->args[1]) : input(&y, workspace(&y, 0), wn->dtype, wn->dims, wn->rank));
   if (r->bias >= 0) sum = binary(&y, MK_OP_ADD, sum, input(&y, workspace(&y, bias_at), MK_F32, &cols, 1));
   output(&y, binary(&y, MK_OP_ADD, copy(&y, r->x), sum), place_of(&y, r->value));
   mk_draft dy;

@@ -170,7 +170,8 @@ int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_cand
                  (double)lt->m * (double)lt->n * (double)mk_dtype_size(lt->d_type);
   double traffic = bytes / (p->target.copy_tbs * 1e12);
   seconds = (seconds > traffic ? seconds : traffic) + 4e-6;
-  if (m->residual >= 0) seconds += 0.9 * (double)lt->m * (double)lt->n * 4 / (p->target.copy_tbs * 1e12); /* its reads do not hide */
+  if (m->residual >= 0)
+    seconds += 0.9 * (double)lt->m * (double)lt->n * 4 / (p->target.copy_tbs * 1e12); /* its reads do not hide */
   launches[0] = (mk_launch){.kind = MK_LAUNCH_LT, .lt = lt};
   if (m->bias >= 0) lt->bias = mk_locate(p, d, b->accesses[m->bias].buffer, b->accesses[m->bias].offset, m->d_type);
   if (m->whole) {

@@ -54,7 +54,7 @@ typedef struct mk_choice { /* a template with one choice of tunables, launched f
   int min_arch;
   bool arch_specific;
   bool fetches; /* takes the epilogue in pieces */
-  bool own; /* from a folder of the user's */
+  bool own;     /* from a folder of the user's */
   double cost;
 } mk_choice;
 

@@ -118,9 +118,10 @@ static bool has_function(lua_State *L, int table, const char *name) {
 
 /* Tunables and formulas: what a misspelt field would silently leave out. */
 static void check_fields(lua_State *L, int table) {
-  mk_lua_fields(L, table, "the sidecar",
-                " implements arch_min arch_max arch_specific row_epilogue prologue fetches uses tunables params accepts valid constants "
-                "launch cost flop bytes unit ");
+  mk_lua_fields(
+      L, table, "the sidecar",
+      " implements arch_min arch_max arch_specific row_epilogue prologue fetches uses tunables params accepts valid constants "
+      "launch cost flop bytes unit ");
 }
 
 static bool read_unit(lua_State *L, int table) {

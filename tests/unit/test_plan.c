@@ -216,11 +216,12 @@ static void library_residuals(void **state) {
                {"r - (y + b16):cast'bf16'", NULL, 0}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char lua[1024];
-    snprintf(lua, sizeof lua,
-             "local x = input{name='x', shape={9000, 4096}, dtype='bf16'}\nlocal y = matmul(x, weight('w', {4096, 4096}):cast'bf16')\n"
-             "local b32, b16 = weight('b', {4096}), weight('b', {4096}):cast'bf16'\nlocal r = input{name='r', shape={9000, "
-             "4096}}\noutput('y', %s)",
-             cases[i].y);
+    snprintf(
+        lua, sizeof lua,
+        "local x = input{name='x', shape={9000, 4096}, dtype='bf16'}\nlocal y = matmul(x, weight('w', {4096, 4096}):cast'bf16')\n"
+        "local b32, b16 = weight('b', {4096}), weight('b', {4096}):cast'bf16'\nlocal r = input{name='r', shape={9000, "
+        "4096}}\noutput('y', %s)",
+        cases[i].y);
     mk_plan *p = plan(lua);
     const mk_candidate *found = NULL;
     const mk_group *g = group_at(p, "step", 0);
@@ -421,7 +422,8 @@ int main(void) {
                                      cmocka_unit_test(scratch_is_reused),
                                      cmocka_unit_test(residual_stream_stays_in_place),
                                      cmocka_unit_test(entries_are_programs),
-                                     cmocka_unit_test(library_epilogues),      cmocka_unit_test(library_residuals),
+                                     cmocka_unit_test(library_epilogues),
+                                     cmocka_unit_test(library_residuals),
                                      cmocka_unit_test(candidates_are_ordered),
                                      cmocka_unit_test(says_what_no_template_can_do),
                                      cmocka_unit_test(names_the_sidecar_that_is_wrong),

@@ -127,11 +127,12 @@ static void operands_apart(void **state) {
   (void)state;
   char folder[] = "/tmp/apart_XXXXXX", command[1024];
   assert_non_null(mkdtemp(folder));
-  snprintf(command, sizeof command,
-           "cd scripts/experiments/own_template && sed 's/implements = .*/&\\n  fetches = true,/' plain_matmul.lua >%s/apart.lua && "
-           "sed 's/< N) epilogue<4>(p, \\(.*\\), acc\\[i\\]);/< N) { Operands<4> o; fetch(p, \\1, o); "
-           "if (N %% 8 == 0) prefetch(p, row0 + ty, 0, N); epilogue<4>(p, \\1, acc[i], o); }/' plain_matmul.cu >%s/apart.cu",
-           folder, folder);
+  snprintf(
+      command, sizeof command,
+      "cd scripts/experiments/own_template && sed 's/implements = .*/&\\n  fetches = true,/' plain_matmul.lua >%s/apart.lua && "
+      "sed 's/< N) epilogue<4>(p, \\(.*\\), acc\\[i\\]);/< N) { Operands<4> o; fetch(p, \\1, o); "
+      "if (N %% 8 == 0) prefetch(p, row0 + ty, 0, N); epilogue<4>(p, \\1, acc[i], o); }/' plain_matmul.cu >%s/apart.cu",
+      folder, folder);
   assert_int_equal(system(command), 0);
   const mk_pin pins[] = {{"rows", 4}, {"step", 32}};
   trial = (mk_trial){.templates = folder, .pins = pins, .npins = 2};

@@ -1,4 +1,5 @@
-/* The realisations of a norm and its matmul, and of a matmul and its residual, on the host, against the CPU backend, and the error of each against f32. */
+/* The realisations of a norm and its matmul, and of a matmul and its residual, on the host, against the CPU backend, and the
+ * error of each against f32. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -178,8 +179,8 @@ static void residual_errors(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(every_form), cmocka_unit_test(the_experiment), cmocka_unit_test(the_model),
-                                     cmocka_unit_test(residuals),  cmocka_unit_test(realisation_errors),
-                                     cmocka_unit_test(residual_errors)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_form),         cmocka_unit_test(the_experiment),
+                                     cmocka_unit_test(the_model),          cmocka_unit_test(residuals),
+                                     cmocka_unit_test(realisation_errors), cmocka_unit_test(residual_errors)};
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }

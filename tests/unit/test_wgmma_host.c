@@ -1,4 +1,5 @@
-/* Hopper templates' own text, run on the host: boxes, phases, swizzles, barriers. See tests/host/conv_wgmma.lua, matmul_wgmma.lua. */
+/* Hopper templates' own text, run on the host: boxes, phases, swizzles, barriers. See tests/host/conv_wgmma.lua,
+ * matmul_wgmma.lua. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
