@@ -72,18 +72,20 @@ bool mk_match_normed(const mk_graph *g, int value, mk_normed *out) {
   return true;
 }
 
+static bool is_vector(const mk_graph *g, int id, int64_t cols) { return !mk_is_scalar_const(g, id) && one_a_column(g, id, cols); }
+
 /* Whether `at` is gate * cast(matmul + bias), or as much of it. */
 static bool ends_matmul(const mk_graph *g, int at, mk_residual *out) {
   const mk_node *n = node_of(g, at);
   int64_t cols = n->rank < 2 ? 0 : n->dims[n->rank - 1];
   int chain, other;
   out->gate = out->bias = -1;
-  if (n->op == MK_OP_MUL && take_apart(g, n, &chain, &other) && one_a_column(g, other, cols)) {
+  if (n->op == MK_OP_MUL && take_apart(g, n, &chain, &other) && is_vector(g, other, cols)) {
     out->gate = other;
     n = node_of(g, at = chain);
   }
   if (n->op == MK_OP_CAST) n = node_of(g, at = n->args[0]);
-  if (n->op == MK_OP_ADD && take_apart(g, n, &chain, &other) && one_a_column(g, other, cols)) {
+  if (n->op == MK_OP_ADD && take_apart(g, n, &chain, &other) && is_vector(g, other, cols)) {
     out->bias = other;
     n = node_of(g, at = chain);
   }

@@ -10,11 +10,10 @@
  * are issued. Warpgroups are not tied to each other but through the ring: one may be STAGES slots ahead, and its epilogue runs
  * while the others still multiply. The producer loads the next tile's first slots during both.
  *
- * Epilogue: from registers. The pairs of columns a thread has are transposed within its quad by shuffles, so that the fused code
- * gets 8 adjacent columns. With two consumers a rolled loop over 64-column chunks holds that code twice (inside, at the border),
- * not once per chunk; three have no registers for the copy that takes.
- * Operands of the fused code should be read with ld.global.nc: then the loads of four calls overlap, else each waits for the last
- * one's store.
+ * Epilogue: from registers, in chunks of columns. The pairs of columns a thread has are exchanged within its quad, so that the
+ * fused code gets 8 adjacent ones, or 4 where it stores f32: 64 bytes of a row by a quad, no half sectors. No load of the fused
+ * code may pass a store of it, so its operands are fetched apart, a chunk ahead; else every call waits for memory once. And the
+ * producer has brought what lies along the rows (a residual: as many bytes as the result) to L2 before, over the last slots.
  *
  * Bound: the tensor cores, under the card's power cap. In a clock of full rate a block takes 48 bytes from L2 with 128x256 alone,
  * 37 with 192x256, 32 and 27 in a cluster, and reads 80 of at most 128 bytes of shared memory, 96 where a wgmma has 128 columns.
@@ -35,12 +34,12 @@ constexpr int WIDTH = CONSUMERS == 3 ? TILE_N / 2 : TILE_N;  // of a wgmma: with
 constexpr int PIECES = BLOCKS * (TILE_N / WIDTH);            // wgmmas of a consumer by 16 of k
 constexpr int CLUSTER_M = TILE_N >= TILE_M ? CLUSTER : 1, CLUSTER_N = CLUSTER / CLUSTER_M;
 constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 232, PRODUCER_REGISTERS = CONSUMERS == 3 ? 32 : 40;
-constexpr int CHUNK = CONSUMERS == 3 && V == 4 ? 16 : 32;  // columns the epilogue takes at a time
-constexpr int CHUNKS = TILE_N / CHUNK * BLOCKS;  // of a consumer
-constexpr int RUNS = CHUNK / 2 / V;                // of V columns that a thread has of a chunk, in two rows
-constexpr int SERIAL = CONSUMERS == 3 ? CHUNKS / 4 : 0;  // so many chunks first leave no registers for the next one's operands
-constexpr int PREFETCH = K_TILES < 16 ? K_TILES : 16;  // slots before a tile's end, over which its operands are brought to L2
-constexpr int PREFETCH_ROWS = ceil_div(TILE_M, PREFETCH);
+constexpr int CHUNK = CONSUMERS == 3 && V == 4 ? 16 : 32;  // columns, as many as there are registers for
+constexpr int CHUNKS = TILE_N / CHUNK * BLOCKS;            // of a consumer
+constexpr int RUNS = CHUNK / 2 / V;                        // of V columns that a thread has of a chunk, in two rows
+constexpr int SERIAL = CONSUMERS == 3 ? CHUNKS / 4 : 0;    // so many chunks first leave no registers for the next one's operands
+constexpr int PREFETCH = K_TILES < 16 ? K_TILES : 16;      // slots of a tile, its last, over which its operands are brought to L2
+constexpr int PREFETCH_ROWS = ceil_div(TILE_M, PREFETCH);  // a slot
 
 static_assert(CLUSTER == 1 || CLUSTER == 2, "the shared operand comes in halves");
 static_assert(N % 8 == 0 && K % 8 == 0, "16-byte rows for TMA, whole vectors for the epilogue");

@@ -213,7 +213,9 @@ static void library_residuals(void **state) {
                {"r * 2 + (y + b16):cast'bf16'", NULL, 0},
                {"r + (y + b16):gelu():cast'bf16'", NULL, 0},
                {"(r + (y + b16):cast'bf16'):cast'bf16'", NULL, 0},
-               {"r - (y + b16):cast'bf16'", NULL, 0}};
+               {"r - (y + b16):cast'bf16'", NULL, 0},
+               {"r + y:cast'bf16' * 0.5", NULL, 0},
+               {"r + (y + 0.5):cast'bf16' * b32", NULL, 0}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char lua[1024];
     snprintf(
