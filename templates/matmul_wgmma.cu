@@ -12,7 +12,7 @@
  *
  * Epilogue: from registers, in chunks of columns. The pairs of columns a thread has are exchanged within its quad, so that the
  * fused code gets 8 adjacent ones, or 4 where it stores f32: 64 bytes of a row by a quad, no half sectors. No load of the fused
- * code may pass a store of it, so its operands are fetched apart, a chunk ahead; else every call waits for memory once. And the
+ * code may pass a store of it, so its operands are fetched apart: a chunk's together, with two consumers a chunk ahead. The
  * producer has brought what lies along the rows (a residual: as many bytes as the result) to L2 before, over the last slots.
  *
  * Bound: the tensor cores, under the card's power cap. In a clock of full rate a block takes 48 bytes from L2 with 128x256 alone,
@@ -20,9 +20,15 @@
  * On an H200 in TFLOP/s beside cuBLAS's product alone in the same run, 192x256 in a cluster (alone): 28,800 x 5120 x 5120 681 (669) :
  * 694, x 13824 x 5120 with GELU 660 (623) : 658, x 5120 x 13824 685 (685) : 665; 75,600 x 5120 x 5120 652 (677) : 683, x 13824 x 5120
  * with GELU 636 (629) : 707, x 5120 x 13824 664 (672) : 674. 128x256 is 2-5 % behind.
+ * With an f32 residual and its gate, 28,800 x 5120 x 5120 and x 13824, in clusters: 192x256 630 and 695, 256x128 621 and 666,
+ * 128x256 626 : 687 and 703. So the residual costs 8 % at K 5120, the more the shorter K: what is left is the time in which a tile's
+ * 131 KB come and go while only the other warpgroups' queued slots multiply.
  *
- * Tried and lost: arrivals at the neighbour's barriers with release.cluster, 550 in a cluster: each is a fence of the whole GPU.
- * 256 columns a wgmma with three consumers: ptxas counts 512 threads' 128 registers and refuses. */
+ * Tried and lost: operands fetched by each call for itself, 590-607 and 658 with a residual, 574 where a load waits for the last
+ * store. With three consumers, a chunk ahead from the second quarter on, where registers come free: 547 and 612. Evict-first
+ * loads and stores: 446-624 and 556-649. Without the prefetch to L2, 256x128 is as fast: 629 and 668. Arrivals at the neighbour's
+ * barriers with release.cluster, 550 in a cluster: each is a fence of the whole GPU. 256 columns a wgmma with three consumers: ptxas
+ * counts 512 threads' 128 registers and refuses. */
 
 constexpr int ROW = 128;  // bytes of a tile's row: 64 of k, one swizzled panel
 constexpr int TILE_K = 64;
@@ -37,7 +43,7 @@ constexpr int CONSUMER_REGISTERS = CONSUMERS == 3 ? 160 : 232, PRODUCER_REGISTER
 constexpr int CHUNK = CONSUMERS == 3 && V == 4 ? 16 : 32;  // columns, as many as there are registers for
 constexpr int CHUNKS = TILE_N / CHUNK * BLOCKS;            // of a consumer
 constexpr int RUNS = CHUNK / 2 / V;                        // of V columns that a thread has of a chunk, in two rows
-constexpr int SERIAL = CONSUMERS == 3 ? CHUNKS / 4 : 0;    // so many chunks first leave no registers for the next one's operands
+constexpr int SERIAL = CONSUMERS == 2 ? 0 : V == 4 ? CHUNKS : CHUNKS / 4;  // so many chunks first fetch for themselves only
 constexpr int PREFETCH = K_TILES < 16 ? K_TILES : 16;      // slots of a tile, its last, over which its operands are brought to L2
 constexpr int PREFETCH_ROWS = ceil_div(TILE_M, PREFETCH);  // a slot
 

@@ -52,7 +52,7 @@ return {
   tunables = { tile_m = { 128, 192, 256 }, tile_n = { 256, 128 }, cluster = { 2, 1 } },
 
   valid = function(p, t)
-    if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128 or (wide(p) and p.n % t.tile_n > 0)) then return false end
+    if t.tile_m == 256 and (t.tile_n == 256 or p.m <= 128) then return false end
     if t.tile_m == 192 and (t.tile_n == 128 or p.m <= 128 or (wide(p) and p.n % t.tile_n > 0)) then return false end
     if t.tile_n == 256 and p.n <= 128 then return false end
     local down, across = cluster(t)

@@ -129,8 +129,13 @@ def measure_speed(ctx, name, tokens):
 
     result = Result(row="linears", what=f"{part.title}, {tokens:,} tokens", kind="speed-up", unit="ms", bar=1.1, aim=1.15,
                     against="torch.compile" if ctx.compile else "PyTorch, eager")
-    ctx.in_turn(result, theirs, lambda seconds: ctx.engine.bench(
-        GRAPHS / "linear.lua", sets_of(name, sizes, tokens), iterations=ctx.runs_for(seconds))["graph_ms"] / 1000, scale=1000)
+
+    def ours(seconds):
+        report = ctx.engine.bench(GRAPHS / "linear.lua", sets_of(name, sizes, tokens), iterations=ctx.runs_for(seconds))
+        result.detail["groups"] = [[g["group"], g["candidate"], g["ms"]] for g in report["groups"]]
+        return report["graph_ms"] / 1000
+
+    ctx.in_turn(result, theirs, ours, scale=1000)
     return [result]
 
 

@@ -8,7 +8,7 @@ local function tile(m, n) return { tile_m = m, tile_n = n, cluster = 1 } end
 local CASES = {
   { matmul(300, 264, 72, "bf16", { fused = "residual" }), tile(128, 256) },
   { matmul(259, 136, 200, "bf16", { fused = "residual" }), tile(256, 128) },
-  { matmul(200, 264, 136, "bf16", { fused = "residual" }), tile(192, 256) },
+  { matmul(200, 512, 136, "bf16", { fused = "residual" }), tile(192, 256) },
   { matmul(150, 136, 328, "f16"), tile(128, 128) },
   { matmul(193, 264, 64, "bf16", { out = "bf16" }), tile(192, 256) },
   { matmul(131, 520, 8, "f16", { out = "f16" }), tile(128, 256) },
