@@ -12,7 +12,7 @@ typedef struct mk_lt_match {
   int bias, residual, out; /* accesses of the body, or -1 */
 } mk_lt_match;
 
-static const int64_t MAX_WORKSPACE = (int64_t)1 << 30; /* beyond, scratch would be set by a candidate nobody may choose */
+static const int64_t MAX_WORKSPACE = (int64_t)1 << 29; /* beyond, scratch would be set by a candidate nobody may choose */
 
 static int only_user(const mk_body *b, int inst) {
   int user = -1;
@@ -129,11 +129,13 @@ void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w) {
   if (!match_whole(w->body, a->dtype, m, &part)) {
     if (w->body->reduces) return;
     *m = part;
-    int64_t bytes = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type);
-    if (bytes > MAX_WORKSPACE) return;
+    int64_t made = mk_body_rows(w->body) * mk_body_cols(w->body) * (int64_t)mk_dtype_size(m->d_type), bytes = 0;
+    bool fits = made <= MAX_WORKSPACE;
     w->residual = match_residual(p, d, w);
-    int64_t folded = w->residual ? mk_residual_workspace(d, w->residual) : 0;
-    w->workspace = mk_new_workspace(p, d, bytes > folded ? bytes : folded);
+    if (w->residual) bytes = mk_residual_workspace(d, w->residual);
+    if (fits && made > bytes) bytes = made;
+    if (bytes) w->workspace = mk_new_workspace(p, d, bytes);
+    if (!fits) return;
   }
   w->lt = m;
 }
