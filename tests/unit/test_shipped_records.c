@@ -84,6 +84,7 @@ static void shipped_records(void **state) {
   assert_true(mk_env_data_path("scripts/tuning", folder, &st));
   mk_records_visit(folder, check_file, &p);
   for (int i = 0; i < p.count; i++) mk_plan_free(p.items[i]);
+  if (!p.files) skip();
 }
 
 int main(void) {
