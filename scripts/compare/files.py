@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from safetensors.torch import load_file
 
-NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int32: "I32"}
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
 
 
 def write(path, tensors):

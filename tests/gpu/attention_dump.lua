@@ -55,10 +55,12 @@ end
 
 local c_types = { ptr = "const void *", i32 = "i32", i64 = "i64", f32 = "float", tmap = "tmap" }
 
--- The text of one kernel; its fused code stores the result as [batch, sq, heads * head_dim] of the first output dtype.
-function M.compose(name, p, t, symbol)
+-- The text of one kernel; its fused code stores the result as [batch, sq, heads * head_dim] of the first output dtype. `instead`:
+-- texts in place of shared files.
+function M.compose(name, p, t, symbol, instead)
   local side = M.sidecar(name)
-  local text = { slurp(templates .. "prelude.cuh") }
+  local function shared(file) return instead and instead[file] or slurp(templates .. file) end
+  local text = { shared("prelude.cuh") }
   text[#text + 1] = "#define KERNEL " .. symbol
   for _, c in ipairs(side.constants(p, t)) do
     text[#text + 1] = type(c[2]) == "number" and ("constexpr int %s = %d;"):format(c[1], c[2]) or ("using %s = %s;"):format(c[1], c[2])
@@ -70,7 +72,7 @@ function M.compose(name, p, t, symbol)
   text[#text + 1] = ("template <int V>\n"
     .. "__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {\n"
     .. "  store_vec<V>(p.out + row * %d + col, v);\n}"):format(p.heads * p.head_dim)
-  for _, f in ipairs(side.uses or {}) do text[#text + 1] = slurp(templates .. f) end
+  for _, f in ipairs(side.uses or {}) do text[#text + 1] = shared(f) end
   text[#text + 1] = slurp(templates .. name .. ".cu")
   return table.concat(text, "\n")
 end
@@ -90,6 +92,7 @@ local limits = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [1
 -- The problems that stand for all kernels: the models' first, then what only tests meet.
 local shapes = {
   { heads = 40, sq = 4096, sk = 4096 }, -- DiT
+  { heads = 40, sq = 4096, sk = 4096, dtype = "f16", out_dtypes = { "bf16" } }, -- its exact policy
   { heads = 64, head_dim = 64, sq = 512, sk = 512, scale = 1, bias_mode = "relative", has_kv_len = true }, -- umT5
   { head_dim = 384, batch = 4, sq = 1560, sk = 1560 }, -- VAE
   { head_dim = 384, batch = 2, sq = 64, sk = 64, dtype = "f32" },
@@ -99,7 +102,7 @@ local shapes = {
   { heads = 2, head_dim = 64, sq = 64, sk = 64, dtype = "f16" },
   { heads = 2, head_dim = 17, sq = 17, sk = 33, dtype = "f32", causal = true },
 }
-local model_shapes = 5
+local model_shapes = 6
 
 -- For the compile test: {label, arch ("sm_90a"), source, smem, smem_limit} of every choice of tunables. sm_89 and sm_120 run the
 -- instructions of sm_80; they get the models' shapes only.
@@ -150,6 +153,7 @@ local function json(v)
 end
 
 local qkv = { q_token = 15360, k_token = 15360, v_token = 15360, heads = 40 } -- views of one [tokens, 3 * 5120] matrix
+local transformer = { dtype = "f16", out_dtypes = { "bf16" } } -- what its attention runs: bf16 numbers held as f16
 
 local function with(base, o)
   local r = {}
@@ -178,11 +182,15 @@ local cases = {
   { "check", { heads = 2, sq = 300, sk = 1000, gain = 30 } }, -- scores far apart: maxima that keep growing, exponents that overflow
   { "check", { heads = 2, sq = 300, sk = 1000, gain = 200 } },
   { "check", { heads = 2, sq = 300, sk = 1000, gain = 8, dtype = "f16" } },
+  { "check", with(transformer, { heads = 3, sq = 17, sk = 17 }) },
+  { "check", with(transformer, { heads = 3, sq = 400, sk = 650, batch = 2 }) },
+  { "check", with(transformer, { heads = 2, sq = 300, sk = 1000, gain = 30 }) },
   { "check", with(qkv, { sq = 29716, sk = 29716 }) },
-  { "time", with(qkv, { sq = 28800, sk = 28800 }) },
-  { "time", with(qkv, { sq = 32760, sk = 32760 }) },
-  { "time", with(qkv, { sq = 75600, sk = 75600 }) },
-  { "time", { heads = 40, sq = 75600, sk = 512 } },
+  { "check", with(transformer, with(qkv, { sq = 29716, sk = 29716 })) },
+  { "time", with(transformer, with(qkv, { sq = 28800, sk = 28800 })) },
+  { "time", with(transformer, with(qkv, { sq = 32760, sk = 32760 })) },
+  { "time", with(transformer, with(qkv, { sq = 75600, sk = 75600 })) },
+  { "time", with(transformer, { heads = 40, sq = 75600, sk = 512 }) },
   { "time", { head_dim = 384, batch = 21, sq = 14400, sk = 14400, q_token = 1152, k_token = 1152, v_token = 1152 } },
 }
 
