@@ -141,6 +141,11 @@ template <typename T>
 T __shfl_sync(u32, T x, int lane) {
   return host::exchange(x, host::current / 32 * 32 + (u32)lane % 32);
 }
+inline int __any_sync(u32, bool x) {
+  int any = x;
+  for (int d = WARP / 2; d > 0; d /= 2) any |= __shfl_xor_sync(FULL_WARP, any, d);
+  return any;
+}
 
 /* ---- the prelude */
 
@@ -192,6 +197,13 @@ inline f16 from_f32<f16>(float x) {
   f16 y;
   memcpy(&y, &h, 2);
   return y;
+}
+template <typename T>
+u32 pack2(float lo, float hi) { return (u32)from_f32<T>(hi).bits << 16 | from_f32<T>(lo).bits; }
+template <typename T>
+void unpack2(u32 x, float &lo, float &hi) {
+  lo = to_f32(T{(u16)x});
+  hi = to_f32(T{(u16)(x >> 16)});
 }
 template <typename T>
 float round_to(float x) { return to_f32(from_f32<T>(x)); }

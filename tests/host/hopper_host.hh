@@ -56,6 +56,30 @@ inline void yield() {
   swapcontext(&fibers[self].context, &scheduler);
 }
 
+/* ---- what the lanes of a warp have in hand, shown to each other until all have seen it */
+
+inline u32 shown[1024][4];
+inline void show(const u32 *x, int n) {
+  memcpy(shown[current], x, (size_t)n * 4);
+  wait(AT_WARP);
+}
+inline void seen() { wait(AT_WARP); }
+
+/* ---- named barriers */
+
+struct meeting {
+  int arrived = 0;
+  u32 times = 0;
+};
+inline meeting meetings[16];
+inline void arrive(int id, int threads) {
+  meeting &m = meetings[id];
+  if (++m.arrived < threads) return;
+  idle = 0;
+  m.arrived = 0;
+  m.times++;
+}
+
 /* ---- tensor maps */
 
 struct map {
@@ -121,15 +145,43 @@ void operand_row(u64 operand, int row, float (&v)[16]) {
     v[k] = to_f32(x);
   }
 }
-template <typename T, int N>
-void product(float *d, u64 a, u64 b, bool accumulate, u32 thread) {
-  float x[2][16], y[16];
-  int row = (int)(thread / 32 % 4 * 16 + thread % 32 / 4);
-  operand_row<T>(a, row, x[0]);
-  operand_row<T>(a, row + 8, x[1]);
+/* Column `column` of an operand that is contiguous along n, 16 of k. */
+template <typename T>
+void operand_column(u64 operand, int column, float (&v)[16]) {
+  if (operand >> 62 != 1) complain("an operand along n in another swizzle than 128 bytes");
+  u32 start = (u32)(operand & 0x3fff) << 4, lead = (u32)(operand >> 16 & 0x3fff) << 4, stride = (u32)(operand >> 32 & 0x3fff) << 4;
+  for (int k = 0; k < 16; k++) {
+    T x;
+    u32 at = start + (u32)(column / 64) * lead + (u32)(k / 8) * stride + (u32)(k % 8 * 128 + column % 64 * 2);
+    memcpy(&x, dynamic_smem + swizzled(at, 128), 2);
+    v[k] = to_f32(x);
+  }
+}
+/* Rows g and g + 8 of a left operand, 16 of k, from the registers of the four lanes that have them. */
+struct fragments {
+  float rows[2][16];
+};
+template <typename T>
+void quad_rows(const u32 (&a)[4], fragments &f) {
+  show(a, 4);
+  for (u32 lane = 0; lane < 4; lane++)
+    for (int i = 0; i < 4; i++) {
+      float *pair = f.rows[i % 2] + i / 2 * 8 + 2 * lane;
+      unpack2<T>(shown[current / 4 * 4 + lane][i], pair[0], pair[1]);
+    }
+  seen();
+}
+/* d (+)= x b, where the thread's rows of the left operand are x. */
+template <typename T, int N, bool B_ALONG_N>
+void product(float *d, const float (&x)[2][16], u64 b, bool accumulate, u32 thread) {
+  float y[16];
   for (int i = 0; i < N / 8; i++)
     for (int e = 0; e < 2; e++) {
-      operand_row<T>(b, 8 * i + 2 * (int)(thread % 4) + e, y);
+      int column = 8 * i + 2 * (int)(thread % 4) + e;
+      if (B_ALONG_N)
+        operand_column<T>(b, column, y);
+      else
+        operand_row<T>(b, column, y);
       for (int h = 0; h < 2; h++) {
         float sum = accumulate ? d[4 * i + 2 * h + e] : 0.f;
         for (int k = 0; k < 16; k++) sum += x[h][k] * y[k];
@@ -140,7 +192,9 @@ void product(float *d, u64 a, u64 b, bool accumulate, u32 thread) {
 }  // namespace host
 
 inline void mbar_init(u32 bar, u32 arrivals) { host::barriers[bar] = {(int)arrivals, (int)arrivals, 0, 0}; }
-inline void mbar_init_fence() {}
+inline void mbar_init_fence() {
+  for (host::meeting &m : host::meetings) m.arrived = 0; /* a block begins; the last one may have left arrivals nobody waited for */
+}
 inline void mbar_arrive(u32 bar) {
   host::barrier &b = host::barrier_at(bar);
   b.pending--;
@@ -166,6 +220,9 @@ struct ring {
   }
 };
 
+inline void tma_load_5d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3, int x4) {
+  host::load(dst, map, bar, {x0, x1, x2, x3, x4});
+}
 inline void tma_load_4d(u32 dst, const tmap &map, u32 bar, int x0, int x1, int x2, int x3) {
   host::load(dst, map, bar, {x0, x1, x2, x3});
 }
@@ -178,7 +235,16 @@ inline void cluster_sync() { host::complain("a cluster"); }
 inline void mbar_arrive_at(u32, u32) { host::complain("a cluster"); }
 inline void tma_load_2d_to(u16, u32, const tmap &, u32, int, int) { host::complain("a cluster"); }
 
+inline void tma_load_5d_to(u16, u32, const tmap &, u32, int, int, int, int, int) { host::complain("a cluster"); }
+
 inline int thread_afresh() { return (int)host::current; }
+
+inline void named_arrive(int id, int threads) { host::arrive(id, threads); }
+inline void named_sync(int id, int threads) {
+  u32 times = host::meetings[id].times;
+  host::arrive(id, threads);
+  while (host::meetings[id].times == times) host::yield();
+}
 
 template <int N>
 void registers_grow() {
@@ -215,8 +281,47 @@ template <typename T, int N>
 struct wgmma {
   template <bool B_ALONG_N>
   static void shared_a(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
-    static_assert(!B_ALONG_N, "operands along k only");
     u32 thread = host::current;
-    host::under_way[thread].open.push_back([&d, a, b, accumulate, thread] { host::product<T, N>(d, a, b, accumulate, thread); });
+    host::under_way[thread].open.push_back([&d, a, b, accumulate, thread] {
+      float x[2][16];
+      int row = (int)(thread / 32 % 4 * 16 + thread % 32 / 4);
+      host::operand_row<T>(a, row, x[0]);
+      host::operand_row<T>(a, row + 8, x[1]);
+      host::product<T, N, B_ALONG_N>(d, x, b, accumulate, thread);
+    });
+  }
+  /* The rows are taken here; hardware reads them as late as the rest. */
+  template <bool B_ALONG_N>
+  static void register_a(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate) {
+    u32 thread = host::current;
+    host::fragments f;
+    host::quad_rows<T>(a, f);
+    host::under_way[thread].open.push_back(
+        [&d, f, b, accumulate, thread] { host::product<T, N, B_ALONG_N>(d, f.rows, b, accumulate, thread); });
   }
 };
+
+/* ---- mma of one warp */
+
+inline void ldmatrix_x4(u32 (&r)[4], u32 address) {
+  for (u32 i = 0; i < 4; i++) {
+    u32 at = __shfl_sync(FULL_WARP, address, (int)(8 * i + host::current % 32 / 4)) + 4 * (host::current % 4);
+    memcpy(&r[i], dynamic_smem + at, 4);
+  }
+}
+template <typename T>
+void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  host::fragments f;
+  host::quad_rows<T>(a, f);
+  host::show(b, 2);
+  for (u32 e = 0; e < 2; e++)
+    for (u32 lane = 0; lane < 4; lane++)
+      for (int i = 0; i < 2; i++) {
+        const u32 column = 2 * (host::current % 4) + e;
+        float y[2];
+        unpack2<T>(host::shown[host::current / 32 * 32 + 4 * column + lane][i], y[0], y[1]);
+        for (u32 h = 0; h < 2; h++)
+          for (u32 k = 0; k < 2; k++) d[2 * h + e] += f.rows[h][8 * i + 2 * lane + k] * y[k];
+      }
+  host::seen();
+}

@@ -1,5 +1,5 @@
-/* Hopper templates' own text, run on the host: boxes, phases, swizzles, barriers. See tests/host/conv_wgmma.lua,
- * matmul_wgmma.lua. */
+/* Hopper templates' own text, run on the host: boxes, phases, swizzles, barriers, rounding. See tests/host/conv_wgmma.lua,
+ * matmul_wgmma.lua, attention_wgmma.lua. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,8 @@
 #include <lua.h>
 #include <lualib.h>
 
-static void equals_the_definition(const char *script) {
+/* Builds and runs the program whose text the script returns. */
+static void passes(const char *script) {
   char source[] = "/tmp/wgmma_XXXXXX.cc", program[64], command[256];
   int fd = mkstemps(source, 3);
   assert_true(fd >= 0);
@@ -36,15 +37,20 @@ static void equals_the_definition(const char *script) {
 
 static void convolution(void **state) {
   (void)state;
-  equals_the_definition("tests/host/conv_wgmma.lua");
+  passes("tests/host/conv_wgmma.lua");
 }
 
 static void matmul(void **state) {
   (void)state;
-  equals_the_definition("tests/host/matmul_wgmma.lua");
+  passes("tests/host/matmul_wgmma.lua");
+}
+
+static void attention(void **state) {
+  (void)state;
+  passes("tests/host/attention_wgmma.lua");
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(convolution), cmocka_unit_test(matmul)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(convolution), cmocka_unit_test(matmul), cmocka_unit_test(attention)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
