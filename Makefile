@@ -1,23 +1,28 @@
 # moonkiln: `make help` says what there is.
 BUILD ?= build
 CC ?= gcc
-PKG = lua5.4 jansson libxxhash libutf8proc
+CXX ?= g++
+PKG = lua5.4 jansson libxxhash sentencepiece libutf8proc
 # OpenBLAS's OpenMP build: it shares its threads with the CPU backend's own loops, where the default build fights them.
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 OPENBLAS ?= /usr/lib/$(MULTIARCH)/openblas-openmp/libopenblas.a
 CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKG) 2>/dev/null) -I/usr/include/$(MULTIARCH)/openblas-openmp
 CFLAGS += -std=gnu11 -Wall -Wextra -Wshadow -Werror -fopenmp -MMD -MP -fvisibility=hidden
+CXXFLAGS += -std=c++17 -Wall -Wextra -Werror -MMD -MP
 # Static archives where the system has them, so that the program runs on other systems of the same age.
 archive = $(if $(findstring /,$(shell $(CC) -print-file-name=lib$(1).a)),-l:lib$(1).a,-l$(1))
-LDLIBS += $(foreach l,lua5.4 jansson xxhash utf8proc,$(call archive,$(l))) $(OPENBLAS) $(call archive,gomp) -ldl -lpthread -lm
-LDFLAGS += -Wl,--as-needed
+LDLIBS += $(foreach l,lua5.4 jansson xxhash utf8proc,$(call archive,$(l))) $(OPENBLAS) $(call archive,gomp) -lsentencepiece -lstdc++ -ldl -lpthread -lm
+LDFLAGS += -Wl,--as-needed -Wl,-rpath,'$$ORIGIN/lib'
 ifeq ($(DEBUG),1)
 CFLAGS += -O1 -g
+CXXFLAGS += -O1 -g
 else
 CFLAGS += -O2 -g1
+CXXFLAGS += -O2
 endif
 ifeq ($(ASAN),1)
 CFLAGS += -fsanitize=address
+CXXFLAGS += -fsanitize=address
 LDFLAGS += -fsanitize=address
 endif
 ifeq ($(UBSAN),1)
@@ -26,8 +31,9 @@ LDFLAGS += -fsanitize=undefined
 endif
 
 LIB_C := $(filter-out runtime/cli/%,$(shell find runtime codegen -name '*.c' | LC_ALL=C sort))
+LIB_CXX := $(shell find runtime -name '*.cc' | LC_ALL=C sort)
 CLI_C := $(sort $(wildcard runtime/cli/*.c))
-LIB_O := $(LIB_C:%.c=$(BUILD)/obj/%.o)
+LIB_O := $(LIB_C:%.c=$(BUILD)/obj/%.o) $(LIB_CXX:%.cc=$(BUILD)/obj/%.o)
 CLI_O := $(CLI_C:%.c=$(BUILD)/obj/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 
@@ -84,12 +90,13 @@ FRAMES ?= 81
 profile: $(BUILD)/moonkiln
 	MOONKILN_DATA=. $(BUILD)/moonkiln profile a14b --size $(SIZE) --frames $(FRAMES) --html $(BUILD)/profile.html
 
-# The programs, to be unpacked in a checkout on a machine with a GPU and no compiler.
+# Programs and the shared libraries that others may lack, to be unpacked in a checkout on a machine with a GPU and no compiler.
 bundle: $(BUILD)/moonkiln $(BUILD)/gpu/gpu_check $(BUILD)/gpu/lt_check
-	@rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle
+	@rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib
 	strip -o $(BUILD)/bundle/moonkiln $(BUILD)/moonkiln
 	strip -o $(BUILD)/bundle/gpu_check $(BUILD)/gpu/gpu_check
 	strip -o $(BUILD)/bundle/lt_check $(BUILD)/gpu/lt_check
+	ldd $(BUILD)/moonkiln | awk '/libsentencepiece/ { print $$3 }' | xargs -I{} cp -L {} $(BUILD)/bundle/lib
 	tar -C $(BUILD) -cJf $(BUILD)/bundle.tar.xz bundle
 
 setup:
@@ -121,6 +128,9 @@ clean:
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+$(BUILD)/obj/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 $(BUILD)/obj/runtime/cli/profile_html.o: runtime/cli/profile_page.html
 $(BUILD)/obj/runtime/cli/sweep_html.o: runtime/cli/sweep_page.html
 $(BUILD)/libmoonkiln.a: $(LIB_O)

@@ -3,7 +3,7 @@
 # CUDA is looked for, never installed: without it everything but the GPU backend works.
 set -euo pipefail
 
-packages=(gcc g++ make pkg-config lua5.4 liblua5.4-dev libjansson-dev libxxhash-dev libutf8proc-dev
+packages=(gcc g++ make pkg-config lua5.4 liblua5.4-dev libsentencepiece-dev libjansson-dev libxxhash-dev libutf8proc-dev
   libopenblas-openmp-dev libavcodec-dev libavformat-dev libavutil-dev libswscale-dev ffmpeg
   python3-numpy libcmocka-dev bats shellcheck lua-check clang-format clang-tidy cppcheck)
 

@@ -9,16 +9,23 @@
 #include "runtime/base/arena.h"
 #include "runtime/base/file.h"
 #include "runtime/model/json_util.h"
-#include "runtime/model/sentencepiece.h"
+#include "runtime/model/sentencepiece_shim.h"
 
 static const char SPACE_MARK[] = "\xe2\x96\x81"; /* U+2581 stands for a space in pieces */
 enum { MARK_BYTES = 3, MAX_EXTRA_IDS = 100000 };
 
+typedef struct piece {
+  const char *text;
+  size_t bytes;
+  double score;
+} piece;
+
 struct mk_tokenizer {
   mk_arena arena;
-  char *file; /* the pieces' texts lie in it */
-  mk_spm spm;
+  piece *pieces;
+  int count;     /* of pieces */
   int extra_ids; /* <extra_id_N> has id count + extra_ids - 1 - N */
+  int pad, eos, unk;
   double unk_score;
   int32_t *table; /* open addressing over the pieces' text: id or -1 */
   uint64_t mask;
@@ -30,31 +37,25 @@ struct mk_tokenizer {
 static uint64_t hash_step(uint64_t h, char c) { return (h ^ (unsigned char)c) * 0x100000001b3u; }
 static const uint64_t HASH_START = 0xcbf29ce484222325u;
 
-static uint64_t slot_of(const mk_tokenizer *t, uint64_t hash) { return (hash ^ hash >> 32) & t->mask; }
-
-static int look_up(const mk_tokenizer *t, const char *text, size_t bytes, uint64_t hash) {
-  for (uint64_t at = slot_of(t, hash); t->table[at] >= 0; at = (at + 1) & t->mask) {
-    const mk_spm_text *p = &t->spm.pieces[t->table[at]].piece;
-    if (p->bytes == bytes && !memcmp(p->text, text, bytes)) return t->table[at];
-  }
-  return -1;
-}
-
-/* -1, or a piece that is there twice. */
-static int build_table(mk_tokenizer *t) {
+static void build_table(mk_tokenizer *t) {
   uint64_t size = 16;
-  while (size < 2u * (uint64_t)t->spm.count) size *= 2;
+  while (size < 2u * (uint64_t)t->count) size *= 2;
   t->mask = size - 1;
   t->table = MK_NEW_ARRAY(&t->arena, int32_t, size);
   memset(t->table, 0xff, size * sizeof *t->table);
-  for (int id = 0; id < t->spm.count; id++) {
-    const mk_spm_text *p = &t->spm.pieces[id].piece;
+  for (int id = 0; id < t->count; id++) {
     uint64_t h = HASH_START;
-    for (size_t i = 0; i < p->bytes; i++) h = hash_step(h, p->text[i]);
-    if (look_up(t, p->text, p->bytes, h) >= 0) return id;
-    uint64_t at = slot_of(t, h);
+    for (size_t i = 0; i < t->pieces[id].bytes; i++) h = hash_step(h, t->pieces[id].text[i]);
+    uint64_t at = (h ^ h >> 32) & t->mask;
     while (t->table[at] >= 0) at = (at + 1) & t->mask;
     t->table[at] = id;
+  }
+}
+
+static int look_up(const mk_tokenizer *t, const char *text, size_t bytes, uint64_t hash) {
+  for (uint64_t at = (hash ^ hash >> 32) & t->mask; t->table[at] >= 0; at = (at + 1) & t->mask) {
+    const piece *p = &t->pieces[t->table[at]];
+    if (p->bytes == bytes && !memcmp(p->text, text, bytes)) return t->table[at];
   }
   return -1;
 }
@@ -95,13 +96,13 @@ static void encode_word(const mk_tokenizer *t, const char *word, int bytes, cell
       hash = hash_step(hash, word[end++]);
       int id = look_up(t, word + start, (size_t)(end - start), hash);
       if (id < 0) continue;
-      double score = cells[start].score + t->spm.pieces[id].score;
+      double score = cells[start].score + t->pieces[id].score;
       if (cells[end].from < 0 || score > cells[end].score) cells[end] = (cell){score, start, id};
       single = single || end - start == step;
     }
     cell *next = &cells[start + step];
     double score = cells[start].score + t->unk_score;
-    if (!single && (next->from < 0 || score > next->score)) *next = (cell){score, start, t->spm.unk};
+    if (!single && (next->from < 0 || score > next->score)) *next = (cell){score, start, t->unk};
   }
   int first = bytes; /* reverse the links, then walk forward */
   for (int at = bytes, after = -1; at > 0;) {
@@ -112,7 +113,7 @@ static void encode_word(const mk_tokenizer *t, const char *word, int bytes, cell
     if (at == 0) first = after;
   }
   for (int at = first, previous = -1; at > 0; at = cells[at].from) {
-    if (cells[at].id != t->spm.unk || previous != t->spm.unk) put(out, cells[at].id);
+    if (cells[at].id != t->unk || previous != t->unk) put(out, cells[at].id);
     previous = cells[at].id;
   }
 }
@@ -152,7 +153,7 @@ static bool encode_plain(const mk_tokenizer *t, const char *text, size_t bytes, 
 static size_t special_at(const mk_tokenizer *t, const char *text, int *id) {
   if (*text != '<') return 0;
   for (int i = 0; i < t->nspecial; i++) {
-    const mk_spm_text *p = &t->spm.pieces[t->special[i]].piece;
+    const piece *p = &t->pieces[t->special[i]];
     if (!strncmp(text, p->text, p->bytes)) {
       *id = t->special[i];
       return p->bytes;
@@ -162,7 +163,7 @@ static size_t special_at(const mk_tokenizer *t, const char *text, int *id) {
   if (sscanf(text, "<extra_id_%6d>%n", &number, &end) != 1 || !end || number < 0 || number >= t->extra_ids) return 0;
   char exact[32];
   if (snprintf(exact, sizeof exact, "<extra_id_%d>", number) != end || strncmp(text, exact, (size_t)end)) return 0;
-  *id = t->spm.count + t->extra_ids - 1 - number;
+  *id = t->count + t->extra_ids - 1 - number;
   return (size_t)end;
 }
 
@@ -185,8 +186,8 @@ int mk_tokenizer_encode(const mk_tokenizer *t, const char *text, int32_t *ids, i
     plain = text += bytes;
   }
   if (!out.cut && !encode_plain(t, plain, strlen(plain), &out, st)) return -1;
-  ids[out.count++] = t->spm.eos;
-  for (int i = out.count; i < length; i++) ids[i] = t->spm.pad;
+  ids[out.count++] = t->eos;
+  for (int i = out.count; i < length; i++) ids[i] = t->pad;
   if (truncated) *truncated = out.cut;
   return out.count;
 }
@@ -213,34 +214,41 @@ static bool read_extra_ids(mk_tokenizer *t, const char *model_path, mk_status *s
 }
 
 static bool read_pieces(mk_tokenizer *t, const char *path, mk_status *st) {
+  char message[512];
   size_t bytes;
-  t->file = mk_file_read(path, &bytes, st);
-  if (!t->file) return false;
-  const char *why = mk_spm_read(&t->spm, t->file, bytes, &t->arena);
-  if (why) {
-    mk_fail(st, MK_EINPUT, "%s is not a SentencePiece model: %s", path, why);
+  char *data = mk_file_read(path, &bytes, st);
+  if (!data) return false;
+  mk_spm *spm = mk_spm_open(data, bytes, message, sizeof message);
+  free(data);
+  if (!spm) {
+    mk_fail(st, MK_EINPUT, "%s is not a SentencePiece model: %s", path, message);
     return false;
   }
+  t->count = mk_spm_count(spm);
+  t->pad = mk_spm_pad(spm), t->eos = mk_spm_eos(spm), t->unk = mk_spm_unk(spm);
+  t->pieces = MK_NEW_ARRAY(&t->arena, piece, t->count);
   double lowest = 0;
-  for (int id = 0; id < t->spm.count; id++) {
-    const mk_spm_piece *p = &t->spm.pieces[id];
-    if (p->score < lowest) lowest = p->score;
-    if (p->piece.bytes > t->longest) t->longest = p->piece.bytes;
-    if (p->kind == MK_SPM_CONTROL || p->kind == MK_SPM_UNKNOWN) MK_PUSH(&t->arena, t->special, t->nspecial, t->special_cap, id);
+  for (int id = 0; id < t->count; id++) {
+    piece *p = &t->pieces[id];
+    float score;
+    mk_spm_kind kind;
+    const char *text = mk_spm_piece(spm, id, &p->bytes, &score, &kind);
+    p->text = mk_strndup(&t->arena, text, p->bytes);
+    p->score = score;
+    if (score < lowest) lowest = score;
+    if (p->bytes > t->longest) t->longest = p->bytes;
+    if (kind == MK_SPM_CONTROL || kind == MK_SPM_UNKNOWN) MK_PUSH(&t->arena, t->special, t->nspecial, t->special_cap, id);
   }
   t->unk_score = lowest - 10;
-  if (t->spm.pad < 0 || t->spm.eos < 0 || t->spm.unk < 0) {
+  mk_spm_close(spm);
+  if (t->pad < 0 || t->eos < 0 || t->unk < 0) {
     mk_fail(st, MK_EINPUT, "%s has no %s token; umT5's model (spiece.model) is needed", path,
-            t->spm.pad < 0   ? "padding"
-            : t->spm.eos < 0 ? "end"
-                             : "unknown");
+            t->pad < 0   ? "padding"
+            : t->eos < 0 ? "end"
+                         : "unknown");
     return false;
   }
-  int twice = build_table(t);
-  if (twice < 0) return true;
-  const mk_spm_text *p = &t->spm.pieces[twice].piece;
-  mk_fail(st, MK_EINPUT, "%s has the piece '%.*s' twice", path, (int)(p->bytes < 80 ? p->bytes : 80), p->text);
-  return false;
+  return true;
 }
 
 mk_tokenizer *mk_tokenizer_open(const char *path, mk_status *st) {
@@ -253,14 +261,14 @@ mk_tokenizer *mk_tokenizer_open(const char *path, mk_status *st) {
     mk_tokenizer_close(t);
     return NULL;
   }
+  build_table(t);
   return t;
 }
 
 void mk_tokenizer_close(mk_tokenizer *t) {
   if (!t) return;
   mk_arena_free(&t->arena);
-  free(t->file);
   free(t);
 }
 
-int mk_tokenizer_vocab(const mk_tokenizer *t) { return t->spm.count + t->extra_ids; }
+int mk_tokenizer_vocab(const mk_tokenizer *t) { return t->count + t->extra_ids; }

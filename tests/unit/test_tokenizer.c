@@ -14,8 +14,6 @@
 #include <jansson.h>
 
 #include "runtime/base/arena.h"
-#include "runtime/base/file.h"
-#include "runtime/model/sentencepiece.h"
 #include "runtime/model/text_clean.h"
 
 #define FOLDER "tests/vectors/tokenizer/"
@@ -155,85 +153,11 @@ static void bad_models(void **state) {
   assert_non_null(strstr(st.message, path));
 }
 
-/* Why these bytes are no model; NULL: they are one. */
-static const char *verdict(const char *bytes, size_t n) {
-  mk_arena arena = {0};
-  mk_spm spm;
-  char *exact = malloc(n ? n : 1); /* so that reading beyond the end is noticed */
-  memcpy(exact, bytes, n);
-  const char *why = mk_spm_read(&spm, exact, n, &arena);
-  free(exact);
-  mk_arena_free(&arena);
-  return why;
-}
-
-#define VERDICT(bytes) verdict(bytes, sizeof(bytes) - 1)
-
-static void model_files(void **state) {
-  (void)state;
-  assert_null(VERDICT("\x0a\x03\x0a\x01x"));
-  assert_null(VERDICT("\x0a\x08\x0a\x01x\x15\x00\x00\x80\x3f\x12\x02\x18\x01")); /* a score, the unigram kind */
-  assert_null(VERDICT("\x78\x05\x0a\x03\x0a\x01x\x7d\x01\x02\x03\x04"));         /* fields nobody knows */
-  assert_string_equal(VERDICT(""), "it has no pieces");
-  assert_string_equal(VERDICT("\x0a\x02\x18\x01"), "a piece in it is empty");
-  assert_string_equal(VERDICT("\x0a\x05\x0a\x01x\x18\x09"), "a piece in it is of unknown kind");
-  assert_string_equal(VERDICT("\x0a\x03\x0a\x01x\x12\x02\x18\x02"), "it is not of the unigram kind");
-  assert_string_equal(VERDICT("\x0a\x03\x0a\x05x"), "it ends in the middle of a field");
-  assert_string_equal(VERDICT("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "it ends in the middle of a field");
-  assert_string_equal(VERDICT("\x0a\xff\xff"), "a number in it has no end");
-  assert_string_equal(VERDICT("\x0b"), "it is no protocol buffer");
-}
-
-/* Cut anywhere and with any byte changed: refused or read, nothing else. */
-static void damaged_models(void **state) {
-  (void)state;
-  size_t bytes;
-  mk_status st = {0};
-  char *data = mk_file_read(FOLDER "spiece.model", &bytes, &st);
-  assert_non_null(data);
-  assert_null(verdict(data, bytes));
-  for (size_t n = 0; n < bytes; n += n < 300 ? 1 : 97) verdict(data, n);
-  for (size_t i = 0; i < bytes; i += i < 300 ? 1 : 97) {
-    char was = data[i];
-    data[i] = (char)(was ^ 0x81);
-    verdict(data, bytes);
-    data[i] = was;
-  }
-  free(data);
-}
-
-static void a_piece_that_is_there_twice(void **state) {
-  (void)state;
-  static const char model[] =
-      "\x0a\x09\x0a\x05<unk>\x18\x02\x0a\x08\x0a\x04</s>\x18\x03\x0a\x09\x0a\x05<pad>\x18\x03"
-      "\x0a\x04\x0a\x02yz\x0a\x04\x0a\x02yz";
-  char path[] = "/tmp/mk_spm_XXXXXX";
-  int fd = mkstemp(path);
-  assert_int_equal(write(fd, model, sizeof model - 1), sizeof model - 1);
-  mk_status st = {0};
-  assert_null(mk_tokenizer_open(path, &st));
-  assert_non_null(strstr(st.message, "'yz' twice"));
-  assert_int_equal(ftruncate(fd, sizeof model - 1 - 6), 0);
-  st = (mk_status){0};
-  mk_tokenizer *t = mk_tokenizer_open(path, &st);
-  assert_non_null(t);
-  assert_int_equal(mk_tokenizer_vocab(t), 4);
-  mk_tokenizer_close(t);
-  close(fd);
-  unlink(path);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(vectors),
-      cmocka_unit_test(truncation),
-      cmocka_unit_test(html),
-      cmocka_unit_test(default_negative_is_clean),
-      cmocka_unit_test(invalid_utf8),
-      cmocka_unit_test(bad_models),
-      cmocka_unit_test(model_files),
-      cmocka_unit_test(damaged_models),
-      cmocka_unit_test(a_piece_that_is_there_twice),
+      cmocka_unit_test(vectors),      cmocka_unit_test(truncation),
+      cmocka_unit_test(html),         cmocka_unit_test(default_negative_is_clean),
+      cmocka_unit_test(invalid_utf8), cmocka_unit_test(bad_models),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
   return cmocka_run_group_tests(tests, NULL, NULL);
