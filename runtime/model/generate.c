@@ -132,8 +132,8 @@ static int steps_of(const mk_schedule *s, int expert) {
 static bool expert_used(const mk_schedule *s, int which) { return steps_of(s, which) > 0; }
 
 /* ---- the networks' graphs and plans. Each is made on a thread of its own, beside the GPU's start; the text encoder goes to work
- * as soon as its own is there, while the others are made. What is wrong with any of them, or too large for the GPU, ends the run
- * at the next sign of progress: a second or so into the loading of the first weights. */
+ * as soon as its own is there, while the others are made. What is wrong with any of them or with the prompt, or too large for the
+ * GPU, ends the run at the next sign of progress: a second or so into the loading of the first weights. */
 
 static void *make_network(void *user) {
   network *n = user;
@@ -250,7 +250,9 @@ static bool tune(job *j, bool text_only) {
 
 static bool load_tick(void *user, const char *what, int64_t done, int64_t total) {
   (void)what;
-  return tick(user, done, total) && (!networks_made(user) || end_networks(user));
+  job *j = user;
+  return tick(j, done, total) && (!mk_request_tokens_made(&j->request) || mk_request_tokens(&j->request, &j->unusable)) &&
+         (!networks_made(j) || end_networks(j));
 }
 
 static bool open_stage(job *j, mk_stage *s, int which) {
@@ -262,16 +264,17 @@ static bool open_stage(job *j, mk_stage *s, int which) {
 
 static bool encode_prompts(job *j) {
   const mk_request *r = &j->request;
+  const mk_prompt_tokens *tokens = &r->tokens;
   mk_stage text = {0};
   begin(j, "loading the text encoder");
   if (!open_stage(j, &text, TEXT)) return false;
   take(&j->result->load_seconds, j);
   begin(j, "encoding the prompt");
   int64_t room = mk_stage_count(&text, "hidden");
-  bool ok = true;
+  bool ok = mk_request_tokens(&j->request, &j->st);
   for (int i = 0; ok && i < 1 + r->guided; i++) {
     j->context[i] = malloc((size_t)room * sizeof(float));
-    ok = j->context[i] ? mk_encode_text(&text, r->ids[i], r->id_count[i], MK_TEXT_LENGTH, j->context[i], room, &j->st)
+    ok = j->context[i] ? mk_encode_text(&text, tokens->ids[i], tokens->count[i], MK_TEXT_LENGTH, j->context[i], room, &j->st)
                        : no_memory(j);
     ok = ok && tick(j, i + 1, 1 + r->guided);
   }

@@ -69,24 +69,54 @@ static bool check_sheet(const mk_generate_options *o, mk_status *st) {
 }
 
 /* Cleans and tokenizes one prompt. */
-static bool tokenize(mk_request *r, int which, const char *text, const mk_tokenizer *t, mk_status *st) {
-  const char *what = which ? "negative prompt" : "prompt";
+static bool tokenize(mk_prompt_tokens *p, int which, const mk_tokenizer *t) {
+  const char *what = which ? "negative prompt" : "prompt", *text = p->text[which];
   mk_arena arena = {0};
   bool truncated = false;
-  const char *clean = mk_text_clean(&arena, text, strlen(text), what, st);
-  if (clean) r->id_count[which] = mk_tokenizer_encode(t, clean, r->ids[which], MK_TEXT_LENGTH, &truncated, st);
+  const char *clean = mk_text_clean(&arena, text, strlen(text), what, &p->st);
+  if (clean) p->count[which] = mk_tokenizer_encode(t, clean, p->ids[which], MK_TEXT_LENGTH, &truncated, &p->st);
   mk_arena_free(&arena);
-  if (!clean || r->id_count[which] < 0) return mk_fail_context(st, "%s", what), false;
+  if (!clean || p->count[which] < 0) return mk_fail_context(&p->st, "%s", what), false;
   if (truncated) mk_log(MK_LOG_WARNING, "the %s is longer than %d tokens: the end is cut off", what, MK_TEXT_LENGTH);
   return true;
 }
 
+static void *make_tokens(void *user) {
+  mk_prompt_tokens *p = user;
+  mk_tokenizer *t = mk_tokenizer_open(p->vocabulary, &p->st);
+  if (t && tokenize(p, 0, t)) tokenize(p, 1, t);
+  mk_tokenizer_close(t);
+  mk_timeline("prompt tokenized");
+  atomic_store(&p->made, true);
+  return NULL;
+}
+
+static void begin_tokens(mk_prompt_tokens *p, const char *vocabulary, const char *prompt, const char *negative) {
+  p->vocabulary = vocabulary;
+  p->text[0] = prompt;
+  p->text[1] = negative;
+  p->running = !pthread_create(&p->thread, NULL, make_tokens, p);
+  if (!p->running) make_tokens(p);
+}
+
+static void end_tokens(mk_prompt_tokens *p) {
+  if (p->running) pthread_join(p->thread, NULL);
+  p->running = false;
+}
+
+bool mk_request_tokens(mk_request *r, mk_status *st) {
+  mk_prompt_tokens *p = &r->tokens;
+  end_tokens(p);
+  return !mk_failed(&p->st) || (mk_fail(st, p->st.code, "%s", p->st.message), false);
+}
+
 /* With made-up weights there is no vocabulary: bytes stand in for tokens. */
-static void byte_ids(mk_request *r, int which, const char *text) {
+static void byte_ids(mk_prompt_tokens *p, int which, const char *text) {
   int n = 0;
-  for (; n < MK_TEXT_LENGTH - 1 && text[n]; n++) r->ids[which][n] = 4 + (unsigned char)text[n];
-  r->ids[which][n] = 1;
-  r->id_count[which] = n + 1;
+  for (; n < MK_TEXT_LENGTH - 1 && text[n]; n++) p->ids[which][n] = 4 + (unsigned char)text[n];
+  p->ids[which][n] = 1;
+  p->count[which] = n + 1;
+  atomic_store(&p->made, true);
 }
 
 static bool no_tensor(void *self, const char *name, mk_tensor *out) { return (void)self, (void)name, (void)out, false; }
@@ -106,8 +136,8 @@ static bool open_synthetic(mk_request *r, const mk_generate_options *o, mk_model
   if (two) r->dit[1] = r->dit[0];
   *boundary = two ? 0.875 : 0;
   *defaults = mk_usual_defaults(two);
-  byte_ids(r, 0, o->prompt);
-  byte_ids(r, 1, o->negative ? o->negative : "");
+  byte_ids(&r->tokens, 0, o->prompt);
+  byte_ids(&r->tokens, 1, o->negative ? o->negative : "");
   return true;
 }
 
@@ -128,10 +158,8 @@ static bool open_model(mk_request *r, const mk_generate_options *o, mk_model_def
   *defaults = r->model->defaults;
   *boundary = r->model->boundary;
   const char *negative = o->negative ? o->negative : defaults->negative ? defaults->negative : mk_default_negative_prompt;
-  mk_tokenizer *t = mk_tokenizer_open(r->model->tokenizer, st);
-  bool ok = t && tokenize(r, 0, o->prompt, t, st) && tokenize(r, 1, negative, t, st);
-  mk_tokenizer_close(t);
-  return ok;
+  begin_tokens(&r->tokens, r->model->tokenizer, o->prompt, negative);
+  return true;
 }
 
 static bool choose_size(mk_request *r, const mk_generate_options *o, const mk_model_defaults *defaults, mk_status *st) {
@@ -191,6 +219,7 @@ bool mk_request_open(mk_request *r, const mk_generate_options *o, mk_status *st)
 }
 
 void mk_request_close(mk_request *r) {
+  end_tokens(&r->tokens);
   mk_model_close(r->model);
   mk_schedule_free(&r->schedule);
   free(r->timesteps);
