@@ -44,12 +44,20 @@ typedef struct mk_row_shape { /* how a body is spread over threads */
   int threads;                /* of one row */
   int rows;                   /* of one block */
   int items;                  /* vectors of v columns a thread has of its row; 0: a loop that reads again for each reduction */
+  int stages;                 /* rows under way in a block that walks over rows; 0: it has `rows` rows and ends */
+  int blocks;                 /* a multiprocessor should hold at a time */
 } mk_row_shape;
 
 /* A body with no reduction has rows only; this makes its innermost v elements the columns of one thread. */
 mk_body *mk_body_lanes(const mk_body *b, int v, mk_arena *arena);
 /* Shapes worth trying, best first; returns how many. b is what mk_body_lanes gave, if nothing reduces. */
 int mk_row_shapes(const mk_body *b, mk_row_shape *out, int max);
+/* The same for blocks that walk over rows; smem: what a multiprocessor has of shared memory. */
+int mk_row_walks(const mk_body *b, int smem, mk_row_shape *out, int max);
+/* Seconds for which a block with one row is there at least. */
+double mk_row_life(const mk_body *b);
+/* Shared memory of a block of such a shape, beside what its code declares. */
+int mk_row_ring_bytes(const mk_body *b, const mk_row_shape *shape);
 /* The widest vector that suits the body's innermost axes. */
 int mk_lane_count(const mk_body *b);
 

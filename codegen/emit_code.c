@@ -23,6 +23,10 @@ static bool ragged(const coder *c) {
   return c->e.mode != MK_EMIT_HOOK && s->items > 0 && (int64_t)s->threads * s->items * s->v != c->e.cols;
 }
 
+static bool walks_over_rows(const coder *c) { return c->e.ring.piece; }
+static bool comes_ahead(const coder *c, int inst) { return walks_over_rows(c) && c->e.ring.piece[inst] >= 0; }
+static bool stays(const coder *c, int inst) { return walks_over_rows(c) && c->e.ring.fixed[inst]; }
+
 static bool is_source(const mk_inst *in) { return in->kind == MK_INST_LOAD || in->kind == MK_INST_ROOT; }
 
 /* In a loop every phase evaluates again what it needs; otherwise each instruction runs in its own phase. All stores of a loop
@@ -42,7 +46,7 @@ static void find_needed(const coder *c, int phase, bool *needed) {
   for (int i = 0; i < b->ninsts; i++) {
     const mk_inst *in = &b->insts[i];
     if (!looping(c)) {
-      needed[i] = c->e.ph.column[i] && c->e.ph.phase[i] == phase;
+      needed[i] = c->e.ph.column[i] && c->e.ph.phase[i] == phase && !stays(c, i);
     } else if (in->kind == MK_INST_REDUCE && c->e.ph.phase[i] == phase + 1) {
       mark_needed(c, in->a, needed);
     } else if (in->kind == MK_INST_STORE && c->e.ph.column[i] && phase == c->e.ph.count - 1) {
@@ -77,7 +81,8 @@ static void find_storage(coder *c) {
     }
   }
   for (int i = 0; i < b->ninsts && c->e.mode != MK_EMIT_HOOK && !looping(c); i++)
-    if (c->e.ph.column[i] && (c->e.ph.kept[i] || (is_source(&b->insts[i]) && many_items(c)))) c->where[i] = STORE_ITEMS;
+    if (c->e.ph.column[i] && (c->e.ph.kept[i] || stays(c, i) || (is_source(&b->insts[i]) && many_items(c))))
+      c->where[i] = STORE_ITEMS;
 }
 
 static const char *array_of(const coder *c, int i) {
@@ -255,12 +260,13 @@ static void emit_stores(coder *c, const bool *needed) {
 static void emit_walk(coder *c, int phase) {
   mk_emitter *e = &c->e;
   const mk_body *b = e->b;
-  bool *needed = MK_NEW_ARRAY(e->arena, bool, b->ninsts), any = false, sources = false, stores = false;
+  bool *needed = MK_NEW_ARRAY(e->arena, bool, b->ninsts), any = false, sources = false, addressed = false, stores = false;
   find_needed(c, phase, needed);
   int last = 0;
   for (int i = 0; i < b->ninsts; i++) {
     any |= needed[i] || reduces_in(c, i, phase);
     sources |= needed[i] && is_source(&b->insts[i]);
+    addressed |= needed[i] && is_source(&b->insts[i]) && !comes_ahead(c, i);
     stores |= needed[i] && b->insts[i].kind == MK_INST_STORE;
     if (e->ph.column[i] && c->segment[i] >= last) last = c->segment[i] + 1;
     if (needed[i] && c->where[i] == STORE_ITEMS) mk_line(e, many_items(c) ? "float v%d[ITEMS][V];" : "float v%d[V];", i);
@@ -269,12 +275,12 @@ static void emit_walk(coder *c, int phase) {
   }
   if (!any) return;
   if (sources && many_items(c)) { /* all loads are under way before the first is used */
-    open_walk(c, true);
+    open_walk(c, addressed);
     for (int i = 0; i < b->ninsts; i++)
       if (needed[i] && is_source(&b->insts[i])) emit_source(c, i);
     close_walk(c);
   }
-  open_walk(c, stores || (sources && !many_items(c)));
+  open_walk(c, stores || (addressed && !many_items(c)));
   for (int i = 0; i < b->ninsts && !many_items(c); i++)
     if (needed[i] && is_source(&b->insts[i])) emit_source(c, i);
   if (e->part == MK_EMIT_FETCH || e->part == MK_EMIT_PREFETCH) return;
@@ -297,7 +303,8 @@ static void emit_reductions(coder *c, int phase) {
     mk_op op = e->b->insts[i].op;
     const char *f = op == MK_OP_AMAX ? "max_values()" : "add_values()";
     if (threads > 32)
-      mk_line(e, "v%d = combine_block<THREADS>(v%d, scratch[%d], %s);", i, i, c->scratch++, f);
+      mk_line(e, "v%d = combine_block<THREADS>(v%d, scratch%s[%d], %s);", i, i, walks_over_rows(c) ? "[stage]" : "", c->scratch++,
+              f);
     else if (threads > 1)
       mk_line(e, "v%d = combine_lanes<THREADS>(v%d, %s);", i, i, f);
     if (op == MK_OP_MEAN) mk_line(e, "v%d *= 1.f / COLS;", i);
@@ -327,40 +334,104 @@ static void emit_row_values(coder *c, int phase) {
   }
 }
 
-static coder open_coder(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
-                        mk_arena *arena, mk_text *out) {
-  coder c = {.e = {.b = b, .shape = shape, .mode = mode, .prologue = prologue}};
-  c.e.fields = fields;
-  c.e.arena = arena;
-  c.e.out = out;
-  c.e.indent = 1;
-  mk_find_phases(b, arena, &c.e.ph);
-  mk_open_accesses(&c.e);
-  find_storage(&c);
-  return c;
+/* ---- blocks that walk over rows */
+
+static void emit_sources(coder *c, bool ahead) {
+  mk_emitter *e = &c->e;
+  for (int i = 0; i < e->b->ninsts; i++) {
+    if (ahead && e->ring.piece[i] >= 0) mk_emit_fetch(e, i);
+    if (!ahead && e->ring.fixed[i]) mk_emit_load(e, i, array_of(c, i));
+  }
+}
+
+/* What stays in registers, the copies of the first rows, and the head of the loop; the row at work was fetched STAGES - 1 turns
+ * before. Sums of adjacent rows have scratch of their own, so a thread may be a row ahead of the slowest. */
+static void open_rows(coder *c) {
+  mk_emitter *e = &c->e;
+  bool any = false;
+  for (int i = 0; i < e->b->ninsts; i++) {
+    if (e->ring.fixed[i]) mk_line(e, many_items(c) ? "float v%d[ITEMS][V];" : "float v%d[V];", i);
+    any |= e->ring.fixed[i];
+  }
+  if (any) {
+    open_walk(c, true);
+    emit_sources(c, false);
+    close_walk(c);
+  }
+  mk_line(e, "const auto fetch = [&](u32 row, int stage) {");
+  e->indent++;
+  mk_line(e, "const bool valid = row < p.rows;");
+  mk_line(e, "u8 *to = dynamic_smem + (stage * PIECES * THREADS + lane) * 16;");
+  mk_emit_row_addresses(e, true);
+  open_walk(c, true);
+  emit_sources(c, true);
+  close_walk(c);
+  mk_line(e, "cp_async_commit();");
+  e->indent--;
+  mk_line(e, "};");
+  mk_line(e, "for (int i = 0; i < STAGES - 1; i++) fetch(blockIdx.x + i * gridDim.x, i);");
+  mk_line(e, "int stage = 0;");
+  mk_line(e, "for (u32 row = blockIdx.x; row < p.rows; row += gridDim.x) {");
+  e->indent++;
+  mk_line(e, "fetch(row + (STAGES - 1) * gridDim.x, stage ? stage - 1 : STAGES - 1);");
+  mk_line(e, "cp_async_wait<STAGES - 1>();");
+  mk_line(e, "const u8 *ready = dynamic_smem + (stage * PIECES * THREADS + lane) * 16;");
+}
+
+static void close_rows(coder *c) {
+  mk_line(&c->e, "stage = stage + 1 < STAGES ? stage + 1 : 0;");
+  c->e.indent--;
+  mk_line(&c->e, "}");
+}
+
+static void open_coder(coder *c, const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
+                       mk_arena *arena, mk_text *out) {
+  *c = (coder){.e = {.b = b, .shape = shape, .mode = mode, .prologue = prologue, .fields = fields, .arena = arena, .out = out}};
+  c->e.indent = 1;
+  mk_find_phases(b, arena, &c->e.ph);
+  mk_open_accesses(&c->e);
+  mk_plan_ring(&c->e);
+  find_storage(c);
+}
+
+int mk_row_ring_bytes(const mk_body *b, const mk_row_shape *shape) {
+  mk_arena arena = {0};
+  mk_fields fields = {0};
+  coder c;
+  open_coder(&c, b, shape, MK_EMIT_ROW, false, &fields, &arena, NULL);
+  int pieces = c.e.ring.refused ? 0 : c.e.ring.pieces;
+  mk_arena_free(&arena);
+  return shape->stages * pieces * shape->threads * 16;
 }
 
 void mk_emit_code(const mk_body *b, const mk_row_shape *shape, mk_emit_mode mode, bool prologue, mk_fields *fields,
                   mk_arena *arena, mk_text *out) {
-  coder c = open_coder(b, shape, mode, prologue, fields, arena, out);
+  coder c;
+  open_coder(&c, b, shape, mode, prologue, fields, arena, out);
   int reductions = 0;
   for (int i = 0; i < b->ninsts; i++) reductions += b->insts[i].kind == MK_INST_REDUCE;
   if (mode != MK_EMIT_HOOK && shape->threads > 32 && reductions)
-    mk_line(&c.e, "__shared__ float scratch[%d][THREADS / WARP];", reductions);
-  mk_emit_row_addresses(&c.e);
+    mk_line(&c.e, "__shared__ float scratch%s[%d][THREADS / WARP];", walks_over_rows(&c) ? "[STAGES]" : "", reductions);
   if (mode != MK_EMIT_HOOK && shape->items == 1 && (c.e.cols > shape->v || shape->threads > 1))
     mk_line(&c.e, "const int c = lane * V;");
+  if (walks_over_rows(&c)) {
+    mk_line(&c.e, "constexpr int PIECES = %d, PIECE = THREADS * 16;", c.e.ring.pieces);
+    open_rows(&c);
+  }
+  mk_emit_row_addresses(&c.e, false);
   for (int phase = 0; phase < c.e.ph.count; phase++) {
     if (phase) emit_reductions(&c, phase - 1);
     emit_row_values(&c, phase);
     emit_walk(&c, phase);
   }
+  if (walks_over_rows(&c)) close_rows(&c);
 }
 
 void mk_emit_part_code(const mk_body *b, mk_emit_part part, mk_fields *fields, mk_arena *arena, mk_text *out) {
-  coder c = open_coder(b, NULL, MK_EMIT_HOOK, false, fields, arena, out);
+  coder c;
+  open_coder(&c, b, NULL, MK_EMIT_HOOK, false, fields, arena, out);
   c.e.part = part;
-  mk_emit_row_addresses(&c.e);
+  mk_emit_row_addresses(&c.e, false);
   emit_row_values(&c, 0);
   emit_walk(&c, 0);
 }

@@ -24,6 +24,10 @@ uint32_t mk_column_axes(const mk_body *b);
 void mk_find_phases(const mk_body *b, mk_arena *arena, mk_phases *out);
 /* Floats a thread holds at once, per column it owns. */
 int mk_live_values(const mk_body *b, const mk_phases *ph);
+/* Whether the access reads or writes something else in each row. */
+bool mk_walks_rows(const mk_body *b, int access);
+/* Whether what is another in each row is read after a reduction, too. */
+bool mk_waits_again(const mk_body *b, const mk_phases *ph);
 /* Arrays held from one phase to a later one, at most at a time. */
 int mk_kept_values(const mk_body *b, const mk_phases *ph);
 

@@ -23,6 +23,12 @@ static bool also_stored(const mk_body *b, const mk_inst *load) {
   return false;
 }
 
+bool mk_walks_rows(const mk_body *b, int access) {
+  for (int j = 0; j < b->nrows; j++)
+    if (b->accesses[access].stride[j]) return true;
+  return false;
+}
+
 void mk_find_phases(const mk_body *b, mk_arena *arena, mk_phases *out) {
   int n = b->ninsts, args[3];
   uint32_t columns = mk_column_axes(b);
@@ -76,6 +82,13 @@ int mk_live_values(const mk_body *b, const mk_phases *ph) {
     if (live > most) most = live;
   }
   return most;
+}
+
+bool mk_waits_again(const mk_body *b, const mk_phases *ph) {
+  for (int i = 0; i < b->ninsts; i++)
+    if (b->insts[i].kind == MK_INST_LOAD && ph->column[i] && ph->phase[i] > 0 && mk_walks_rows(b, b->insts[i].access))
+      return true;
+  return false;
 }
 
 int mk_kept_values(const mk_body *b, const mk_phases *ph) {

@@ -5,7 +5,7 @@
 #include "codegen/planner.h"
 #include "runtime/base/hash.h"
 
-enum { ROW_SHAPES = 3 };
+enum { ROW_SHAPES = 3, ROW_WALKS = 2 };
 
 /* ---- kernels */
 
@@ -74,11 +74,13 @@ double mk_row_cost(const mk_planner *p, const mk_body *b) { return mk_body_bytes
 static mk_memo *row_kernel(mk_planner *p, const mk_body *b, const mk_row_shape *s) {
   mk_text key = {0};
   mk_memo *m;
-  mk_text_addf(&key, "row %d %d %d %d\n", s->v, s->threads, s->rows, s->items);
+  mk_text_addf(&key, "row %d %d %d %d %d %d\n", s->v, s->threads, s->rows, s->items, s->stages, s->blocks);
   mk_body_key(b, &key);
   if (!mk_memo_find(p, mk_text_str(&key), &m)) {
     mk_text text = {0}, name = {0};
     mk_fields fields = {0};
+    const char *ahead = s->stages ? mk_sidecars_text(p->sidecars, "row_ahead.cuh", p->st) : NULL;
+    if (ahead) mk_text_addf(&text, "%s\n", ahead);
     mk_emit_row(b, s, &fields, p->arena, &text);
     mk_text_add(&name, "row_");
     mk_body_summary(b, &name);
@@ -94,6 +96,7 @@ static mk_memo *row_kernel(mk_planner *p, const mk_body *b, const mk_row_shape *
 
 bool mk_row_launch(mk_planner *p, const mk_draft *d, const mk_body *b, const mk_row_shape *s, mk_launch *out) {
   int64_t rows = mk_body_rows(b);
+  if (s->stages && rows > INT32_MAX) return false;
   if (rows > UINT32_MAX || (rows + s->rows - 1) / s->rows > INT32_MAX) {
     mk_fail(p->st, MK_EUNSUPPORTED, "a row program over %lld rows; at most 2^32", (long long)rows);
     return false;
@@ -104,26 +107,42 @@ bool mk_row_launch(mk_planner *p, const mk_draft *d, const mk_body *b, const mk_
   *out = (mk_launch){.kind = MK_LAUNCH_KERNEL, .kernel = m->kernel, .block = {(uint32_t)(s->threads * s->rows), 1, 1}};
   out->grid[0] = (uint32_t)((rows + s->rows - 1) / s->rows);
   out->grid[1] = out->grid[2] = 1;
+  if (s->stages) {
+    int64_t most = (int64_t)p->target.sms * s->blocks;
+    out->grid[0] = (uint32_t)(rows < most ? rows : most);
+    out->smem = (uint32_t)mk_row_ring_bytes(b, s);
+  }
   out->param_bytes = m->fields.bytes;
   out->nargs = m->fields.n;
   out->args = args;
   return true;
 }
 
+/* Blocks with a row each come in waves; those that stay fetch their first rows, and are as fast as memory but for a little. */
+static double shape_cost(const mk_planner *p, const mk_body *b, const mk_row_shape *s) {
+  double traffic = mk_row_cost(p, b), waves = (double)mk_body_rows(b) / ((double)p->target.sms * s->blocks),
+         life = mk_row_life(b);
+  if (s->stages) return 1.03 * traffic + life;
+  return b->reduces && s->threads > 32 && waves * life > traffic ? waves * life : traffic;
+}
+
 int mk_row_candidates(mk_planner *p, const mk_draft *d, const mk_body *b, mk_candidate *out, int max) {
-  mk_row_shape shapes[ROW_SHAPES];
+  mk_row_shape shapes[ROW_SHAPES + ROW_WALKS];
   const mk_body *lanes = b->reduces ? b : mk_body_lanes(b, mk_lane_count(b), p->temp);
-  int n = mk_row_shapes(lanes, shapes, max < ROW_SHAPES ? max : ROW_SHAPES);
+  int once = mk_row_shapes(lanes, shapes, max < ROW_SHAPES ? max : ROW_SHAPES), left = max - once;
+  int n = once + mk_row_walks(lanes, p->target.smem_limit, shapes + once, left < ROW_WALKS ? left : ROW_WALKS);
   for (int i = 0; i < n; i++) {
     mk_launch *launch = MK_NEW(p->arena, mk_launch);
     if (!mk_row_launch(p, d, lanes, &shapes[i], launch)) return i;
     const mk_row_shape *s = &shapes[i];
-    char items[32] = "loop";
+    char items[32] = "loop", ahead[32] = "";
     if (s->items) snprintf(items, sizeof items, "%d items", s->items);
-    out[i] = (mk_candidate){.label = mk_printf(p->arena, "row %d threads, %d rows, %s of %d", s->threads, s->rows, items, s->v),
-                            .nlaunches = 1,
-                            .launches = launch,
-                            .cost = mk_row_cost(p, b) * (1 + 0.01 * i)};
+    if (s->stages) snprintf(ahead, sizeof ahead, ", ahead=%d", s->stages - 1);
+    out[i] = (mk_candidate){
+        .label = mk_printf(p->arena, "row %d threads, %d rows, %s of %d%s", s->threads, s->rows, items, s->v, ahead),
+        .nlaunches = 1,
+        .launches = launch,
+        .cost = shape_cost(p, b, s) * (1 + 0.01 * (i < once ? i : i - once))};
   }
   return n;
 }

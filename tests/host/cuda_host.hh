@@ -1,5 +1,6 @@
 /* Enough of a GPU to run generated kernels on the host: the prelude's names in plain C++, and blocks of threads as fibers that
- * take turns at barriers and shuffles. Kernels that use tensor cores or asynchronous copies cannot run here. */
+ * take turns at barriers and shuffles. Asynchronous copies happen when they are waited for. Kernels that use tensor cores cannot run
+ * here. */
 #pragma once
 #include <ucontext.h>
 
@@ -52,6 +53,15 @@ inline void (*body)(const void *);
 inline const void *params;
 inline u64 lanes[1024];
 
+struct copy { /* 16 bytes to shared memory, under way */
+  u32 to;
+  const void *from;
+  bool valid;
+  int group;
+};
+inline std::vector<copy> asynchronous[1024]; /* per thread, oldest first */
+inline int groups[1024];
+
 inline void enter() {
   body(params);
   fibers[current].at = DONE;
@@ -74,6 +84,8 @@ inline void run_block(u32 threads) {
   for (u32 i = 0; i < threads; i++) {
     fiber &f = fibers[i];
     f.at = RUNS;
+    asynchronous[i].clear();
+    groups[i] = 0;
     if (f.stack.empty()) f.stack.resize(256 << 10);
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data();
@@ -145,6 +157,23 @@ inline int __any_sync(u32, bool x) {
   int any = x;
   for (int d = WARP / 2; d > 0; d /= 2) any |= __shfl_xor_sync(FULL_WARP, any, d);
   return any;
+}
+
+inline u32 smem_address(const void *p) { return (u32)((const u8 *)p - dynamic_smem); }
+inline void cp_async16(u32 to, const void *from, bool valid) {
+  if (to % 16 || (valid && (uintptr_t)from % 16)) abort();
+  host::asynchronous[host::current].push_back({to, from, valid, host::groups[host::current]});
+}
+inline void cp_async_commit() { host::groups[host::current]++; }
+template <int N>
+void cp_async_wait() {
+  std::vector<host::copy> &all = host::asynchronous[host::current];
+  size_t done = 0;
+  for (; done < all.size() && all[done].group < host::groups[host::current] - N; done++) {
+    memset(dynamic_smem + all[done].to, 0, 16);
+    if (all[done].valid) memcpy(dynamic_smem + all[done].to, all[done].from, 16);
+  }
+  all.erase(all.begin(), all.begin() + done);
 }
 
 /* ---- the prelude */

@@ -7,8 +7,6 @@
 #include <functional>
 #include <map>
 
-inline u32 smem_address(const void *p) { return (u32)((const u8 *)p - dynamic_smem); }
-
 namespace host {
 [[noreturn]] inline void complain(const char *what) {
   fprintf(stderr, "block %u thread %u: %s\n", blockIdx.x, current, what);

@@ -44,7 +44,7 @@ static void one_pass(const char *path, int inputs, int outputs) {
     snprintf(word, sizeof word, i < inputs ? "(p.in%d + " : "(p.out%d + ", i < inputs ? i : i - inputs);
     assert_int_equal(count(text, word), 1);
   }
-  assert_int_equal(count(text, "load_lanes<") + count(text, "load_pairs<"), inputs);
+  assert_int_equal(count(text, "load_lanes<") + count(text, "load_pairs<") + count(text, "fetch_lanes<"), inputs);
   assert_int_equal(count(text, "store_lanes<"), outputs);
   compare_golden(path, text);
   mk_plan_free(p);
@@ -63,6 +63,53 @@ static void gate_residual_norm(void **state) {
 static void qk_norm_rope(void **state) {
   (void)state;
   one_pass("tests/golden/qk_norm_rope.lua", 4, 1);
+}
+
+/* ---- blocks that walk over rows */
+
+static mk_plan *rope_plan(int tokens, int arch, const mk_group **group) {
+  char params[32];
+  snprintf(params, sizeof params, "{\"tokens\": %d}", tokens);
+  mk_plan *p = plan_of("tests/golden/qk_norm_rope.lua", params, arch);
+  *group = group_at(p, "step", 0);
+  return p;
+}
+
+static bool walks(const mk_candidate *c) { return strstr(c->label, ", ahead=") != NULL; }
+
+/* Where a block of one row would be done before memory is busy. */
+static void many_rows_are_walked_over(void **state) {
+  (void)state;
+  const mk_group *g;
+  mk_plan *p = rope_plan(75600, 90, &g);
+  assert_true(walks(&g->candidates[0]));
+  mk_plan_free(p);
+  p = rope_plan(33, 90, &g); /* no block would have a second row */
+  assert_false(walks(&g->candidates[0]));
+  mk_plan_free(p);
+}
+
+/* All blocks are on the card at a time: none waits for another's end. */
+static void walking_blocks_fit(void **state) {
+  (void)state;
+  static const struct {
+    int arch, sms, smem; /* of a multiprocessor */
+  } cards[] = {{80, 108, 164 << 10}, {86, 82, 100 << 10}, {90, 132, 228 << 10}};
+  for (size_t i = 0; i < sizeof cards / sizeof *cards; i++) {
+    const mk_group *g;
+    mk_plan *p = rope_plan(75600, cards[i].arch, &g);
+    int found = 0;
+    for (int c = 0; c < g->ncandidates; c++) {
+      if (!walks(&g->candidates[c])) continue;
+      const mk_launch *l = &g->candidates[c].launches[0];
+      int blocks = (int)l->grid[0] / cards[i].sms;
+      assert_int_equal(l->grid[0], blocks * cards[i].sms);
+      assert_true(blocks >= 1 && blocks * ((int)l->smem + 2048) <= cards[i].smem && blocks * (int)l->block[0] <= 2048);
+      found++;
+    }
+    assert_true(found > 0);
+    mk_plan_free(p);
+  }
 }
 
 /* ---- lengths */
@@ -215,9 +262,15 @@ static void corners_compile(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(ln_modulate),           cmocka_unit_test(gate_residual_norm),      cmocka_unit_test(qk_norm_rope),
-      cmocka_unit_test(lengths_are_arguments), cmocka_unit_test(same_work_is_one_kernel), cmocka_unit_test(structs_agree),
-      cmocka_unit_test(goldens_compile),       cmocka_unit_test(corners_compile)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(ln_modulate),
+                                     cmocka_unit_test(gate_residual_norm),
+                                     cmocka_unit_test(qk_norm_rope),
+                                     cmocka_unit_test(many_rows_are_walked_over),
+                                     cmocka_unit_test(walking_blocks_fit),
+                                     cmocka_unit_test(lengths_are_arguments),
+                                     cmocka_unit_test(same_work_is_one_kernel),
+                                     cmocka_unit_test(structs_agree),
+                                     cmocka_unit_test(goldens_compile),
+                                     cmocka_unit_test(corners_compile)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,6 +23,7 @@ static void compare(run *want, run *have, double bound, const char *what) {
 }
 
 static mk_trial trial; /* of the test at hand */
+static int sms;        /* 0: the usual count */
 
 static void check_case(const char *file, const char *text, double bound, const char *params, const char *entries, bool cublaslt,
                        int pick) {
@@ -31,8 +32,8 @@ static void check_case(const char *file, const char *text, double bound, const c
   snprintf(what, sizeof what, "%s %s%s pick %d", file, params, cublaslt ? " cublaslt" : "", pick);
   mk_graph *g = mk_graph_from_script(&(mk_script_options){.path = file, .params_json = params}, &st);
   if (!g || !mk_optimize(g, &st)) fail_msg("%s: %s", what, st.message);
-  mk_plan *p =
-      mk_plan_build(g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = cublaslt, .trial = trial}, &st);
+  mk_plan *p = mk_plan_build(
+      g, &(mk_plan_options){.arch = 90, .templates = templates, .cublaslt = cublaslt, .trial = trial, .sms = sms}, &st);
   if (!p) fail_msg("%s: %s", what, st.message);
   values v = {.g = g, .text = text};
   mk_session *cpu = mk_cpu_session_open(g, &st), *host = cpu ? host_session_open(p, templates, pick, &st) : NULL;
@@ -66,6 +67,17 @@ static void check_graph(const char *name, int only, bool cublaslt, int pick) {
 static void rows(void **state) {
   (void)state;
   check_graph("row", -1, false, 0);
+}
+
+/* Blocks that walk over rows and fetch the next ones ahead: on a card of one multiprocessor each has many. */
+static void rows_ahead(void **state) {
+  (void)state;
+  const mk_pin pin = {"ahead", 1};
+  trial = (mk_trial){.npins = 1, .pins = &pin};
+  sms = 1;
+  for (int only = 3; only < 5; only++) check_graph("qk_rope", only, false, 0);
+  trial = (mk_trial){0};
+  sms = 0;
 }
 
 static void corners(void **state) {
@@ -144,20 +156,25 @@ static void operands_apart(void **state) {
   assert_int_equal(system(command), 0);
 }
 
-static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick]]: one graph, for debugging */
+static void only_named(void **state) { /* HOST_GRAPH=name[:case[:pick[:sms]]]: one graph, for debugging */
   (void)state;
   char name[128];
   int only = -1, pick = 0;
-  sscanf(getenv("HOST_GRAPH"), "%127[^:]:%d:%d", name, &only, &pick);
+  sscanf(getenv("HOST_GRAPH"), "%127[^:]:%d:%d:%d", name, &only, &pick, &sms);
   check_graph(name, only, getenv("HOST_LT") != NULL, pick);
 }
 
 int main(void) {
   const struct CMUnitTest one[] = {cmocka_unit_test(only_named)};
-  const struct CMUnitTest tests[] = {cmocka_unit_test(rows),         cmocka_unit_test(corners),
-                                     cmocka_unit_test(one_column),   cmocka_unit_test(diffusion_transformer),
-                                     cmocka_unit_test(text_encoder), cmocka_unit_test(video_decoder),
-                                     cmocka_unit_test(own_template), cmocka_unit_test(operands_apart)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(rows),
+                                     cmocka_unit_test(rows_ahead),
+                                     cmocka_unit_test(corners),
+                                     cmocka_unit_test(one_column),
+                                     cmocka_unit_test(diffusion_transformer),
+                                     cmocka_unit_test(text_encoder),
+                                     cmocka_unit_test(video_decoder),
+                                     cmocka_unit_test(own_template),
+                                     cmocka_unit_test(operands_apart)};
   if (getenv("HOST_GRAPH")) return cmocka_run_group_tests(one, make_templates, remove_templates);
   return cmocka_run_group_tests(tests, make_templates, remove_templates);
 }
