@@ -12,7 +12,7 @@
 #include "runtime/gpu/session.h"
 
 /* What the CPU backend does in a few seconds. Beyond it, errors are taken against the plan's own choices. */
-static const double CPU_FLOP = 5e10;
+static const double CPU_FLOP = 5e10, CPU_BYTES = 2e9;
 static const int64_t CPU_WEIGHT_BYTES = (int64_t)1 << 30;
 /* An error that no rounding makes. */
 static const double WRONG = 0.05;
@@ -204,16 +204,20 @@ static bool expect_from_cpu(trial *t, mk_status *st) {
   return t->expected != NULL;
 }
 
-static double total_flop(const trial *t) {
-  double flop = 0;
-  for (int k = 0; k < t->nclasses; k++) flop += t->classes[k].calls * t->job.plan->groups[t->classes[k].group].flop;
-  return flop;
+static bool quick_on_cpu(const trial *t) {
+  double flop = 0, bytes = 0;
+  for (int k = 0; k < t->nclasses; k++) {
+    const mk_group *g = &t->job.plan->groups[t->classes[k].group];
+    flop += t->classes[k].calls * g->flop;
+    bytes += t->classes[k].calls * g->bytes;
+  }
+  return flop <= CPU_FLOP && bytes <= CPU_BYTES;
 }
 
 /* The CPU backend where it is quick enough. Its weights must be there on the host: made up there, unless they come from files. */
 static bool choose_reference(trial *t, mk_status *st) {
   mk_subject *s = &t->job.subject;
-  bool from_files = s->weights && t->m->weights.count && !t->m->seed, small = total_flop(t) <= CPU_FLOP;
+  bool from_files = s->weights && t->m->weights.count && !t->m->seed, small = quick_on_cpu(t);
   t->v->reference = "the plan's own choices";
   if (!small || s->model || (!from_files && mk_made_up_bytes(s->graph) > CPU_WEIGHT_BYTES)) return true;
   if (!from_files) {
