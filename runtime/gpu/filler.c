@@ -1,7 +1,6 @@
 #include "runtime/gpu/filler.h"
 
-#include <time.h>
-
+#include "runtime/base/clock.h"
 #include "runtime/gpu/memory.h"
 
 /* 64 + 64 + 32 MiB; random operands, as zeros draw little power. */
@@ -9,12 +8,6 @@ enum { M = 4096, N = 4096, K = 8192 };
 static const int64_t block_bytes = (int64_t)256 << 20; /* twice the largest L2 cache there is */
 static const double settle_seconds = 0.15;             /* the power limit's control takes some tens of milliseconds */
 enum { BATCH = 16 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static bool open_matmul(mk_gpu_filler *f, const mk_gpu_synthetic *fill, mk_status *st) {
   static const mk_gpu_synthetic_rule rule = {0, 0.5f};
@@ -50,8 +43,8 @@ bool mk_gpu_filler_run(mk_gpu_filler *f, mk_status *st) {
 }
 
 bool mk_gpu_filler_settle(mk_gpu_filler *f, mk_status *st) {
-  double end = now() + settle_seconds;
-  while (f->heavy && now() < end) {
+  double end = mk_now() + settle_seconds;
+  while (f->heavy && mk_now() < end) {
     for (int i = 0; i < BATCH; i++)
       if (!mk_gpu_filler_run(f, st)) return false;
     if (!mk_gpu_wait(f->d, st)) return false;

@@ -2,8 +2,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/tune_group.h"
@@ -35,13 +35,7 @@ typedef struct tuner {
   int nchanges, changes_cap;
 } tuner;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static double spent(const tuner *t) { return now() - t->start; }
+static double spent(const tuner *t) { return mk_now() - t->start; }
 static double spent_on_contests(const tuner *t) { return spent(t) - t->in_trials; }
 
 /* ---- telling and saving */
@@ -88,7 +82,7 @@ static void save(tuner *t) {
   mk_tune_environment e = t->fresh.environment;
   mk_records_free(&t->fresh);
   t->fresh.environment = e;
-  t->saved = now();
+  t->saved = mk_now();
 }
 
 /* ---- a job's kernels and memory */
@@ -217,9 +211,9 @@ static void try_changes(tuner *t) {
 }
 
 static void end_job(tuner *t) {
-  double begun = now();
+  double begun = mk_now();
   if (t->nchanges && !t->report->stopped) try_changes(t);
-  t->in_trials += now() - begun;
+  t->in_trials += mk_now() - begun;
   leave_job(t);
   mk_arena_free(&t->results);
   t->changes = NULL;
@@ -238,7 +232,7 @@ static bool measure(tuner *t, mk_status *st) {
                           &t->report->excluded, &why);
   if (ok && !result.usual) {
     keep(t, &result.record);
-    if (now() - t->saved > save_seconds) save(t);
+    if (mk_now() - t->saved > save_seconds) save(t);
   } else if (ok) {
     mk_tune_change change = {.record = MK_NEW(&t->results, mk_record), .usual = result.usual};
     *(mk_record *)change.record = result.record;
@@ -270,7 +264,7 @@ static bool run(tuner *t, mk_status *st) {
 
 bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int count, const mk_tune_options *o,
              mk_tune_report *report, mk_status *st) {
-  tuner t = {.d = d, .tuning = tuning, .jobs = jobs, .o = o, .report = report, .job = -1, .start = now(), .saved = now()};
+  tuner t = {.d = d, .tuning = tuning, .jobs = jobs, .o = o, .report = report, .job = -1, .start = mk_now(), .saved = mk_now()};
   *report = (mk_tune_report){0};
   t.problems = mk_tune_problems_of(tuning, jobs, count, o, &t.arena);
   t.fresh.environment = tuning->user.environment;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/base/text.h"
@@ -33,12 +34,6 @@ typedef struct trial {
   double run_ms;        /* about what the better ones take */
   mk_arena *arena;
 } trial;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- setting up */
 
@@ -353,12 +348,12 @@ static bool time_all(trial *t, double end, mk_tune_watch_fn watch, void *user, m
   int order[MK_CONTEST_MAX], n;
   double cost = 1; /* of a round, to that of a run of each */
   bool complete;
-  if (now() - t->b->busy > pause && !mk_gpu_filler_settle(&t->b->filler, st)) return false;
-  while ((n = mk_contest_round(&t->contest, (end - now()) / cost, order)) > 0) {
-    int repeats = repeats_of(t, n, end - now());
+  if (mk_now() - t->b->busy > pause && !mk_gpu_filler_settle(&t->b->filler, st)) return false;
+  while ((n = mk_contest_round(&t->contest, (end - mk_now()) / cost, order)) > 0) {
+    int repeats = repeats_of(t, n, end - mk_now());
     cost = repeats * full_ms(t) / t->run_ms;
     if (!round_of(t, order, n, repeats, st)) return false;
-    t->b->busy = now();
+    t->b->busy = mk_now();
     int best = mk_contest_winner(&t->contest, &complete);
     if (best >= 0 && !watch(user, t->contest.runners[best].label, mk_contest_ms(&t->contest, best, best))) break;
   }
@@ -412,7 +407,7 @@ static void make_result(const trial *t, int winner, mk_tune_result *out) {
 
 bool mk_tune_group(mk_tune_bench *b, const mk_group *own, double seconds, mk_tune_watch_fn watch, void *user, mk_arena *arena,
                    mk_tune_result *out, int *excluded, mk_status *st) {
-  double end = now() + seconds;
+  double end = mk_now() + seconds;
   const mk_group whole = whole_work(own, arena), *g = &whole;
   trial t = {
       .b = b, .g = g, .own = own, .run_ms = 1, .arena = arena, .groups = MK_NEW_ARRAY(arena, mk_gpu_group, g->ncandidates)};

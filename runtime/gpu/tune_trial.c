@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/gpu/tune_problems.h"
 
@@ -45,12 +45,6 @@ typedef struct course { /* what is run again and again */
   void *user;
   mk_arena arena;
 } course;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- which groups */
 
@@ -207,22 +201,22 @@ static bool goes_on(course *c, mk_status *st) {
 
 /* *each: seconds of a lap. */
 static bool warm_up(course *c, double seconds, double *each, mk_status *st) {
-  double start = now();
+  double start = mk_now();
   int laps = 0;
   do {
     if (!lap(c, laps++ % 2, st) || !goes_on(c, st)) return false;
-  } while (laps < 2 || (!c->warm && now() - start < seconds));
+  } while (laps < 2 || (!c->warm && mk_now() - start < seconds));
   c->warm = true;
-  *each = (now() - start) / laps;
+  *each = (mk_now() - start) / laps;
   return true;
 }
 
 /* Laps of both sides, there and back, for about so many seconds. Each has one before it in which the clock and the cache become
  * what they are with it. */
 static bool hold(course *c, double seconds, mk_status *st) {
-  double each, start = now();
+  double each, start = mk_now();
   if (!warm_up(c, fmin(warm_seconds, 0.3 * seconds), &each, st)) return false;
-  int rounds = (int)((seconds - (now() - start)) / (4 * fmax(each, 1e-6))) & ~1;
+  int rounds = (int)((seconds - (mk_now() - start)) / (4 * fmax(each, 1e-6))) & ~1;
   c->rounds = rounds < MIN_ROUNDS ? MIN_ROUNDS : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
   for (int r = 0; r < c->rounds; r++) {
     for (int turn = 0; turn < 2; turn++) {
@@ -276,15 +270,15 @@ static int halve(course *c, const double *saved, int left) {
 static bool judge(course *c, mk_tune_whole *out, mk_status *st) {
   double *saved = MK_NEW_ARRAY(&c->arena, double, c->nchanges);
   for (int i = 0; i < c->nchanges; i++) c->active[i] = true;
-  if (!hold(c, 0.5 * (c->end - now()), st)) return false;
+  if (!hold(c, 0.5 * (c->end - mk_now()), st)) return false;
   int left = judge_changes(c);
   bool again = left < c->nchanges; /* else the laps of all changes are those */
   for (int i = 0; i < c->nchanges; i++) saved[i] = saved_ms(c, i);
   while (left) {
-    if (again && !hold(c, 0.6 * (c->end - now()), st)) return false;
+    if (again && !hold(c, 0.6 * (c->end - mk_now()), st)) return false;
     out->ratio = ratio_of(c, c->nchanges, &out->error);
     if (out->ratio < shows && out->ratio + whole_errors * out->error < 1) break;
-    left = now() < c->end ? halve(c, saved, left) : 0;
+    left = mk_now() < c->end ? halve(c, saved, left) : 0;
     again = true;
   }
   if (!left) out->ratio = 1, out->error = 0;
@@ -346,7 +340,7 @@ bool mk_tune_trial(mk_gpu_device *d, const mk_plan *plan, mk_tune_change *change
   for (int side = 0; side < 2; side++) c.ms[side] = MK_NEW_ARRAY(&c.arena, double, (count + 1) * MAX_ROUNDS);
   choose_spots(&c);
   bool ok = fill_session(c.s, st) && make_spots(&c, st) && make_events(&c, st);
-  c.end = now() + seconds;
+  c.end = mk_now() + seconds;
   ok = ok && judge(&c, out, st);
   close_course(&c);
   mk_arena_free(&c.arena);

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runtime/backend.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 #include "runtime/model/noise.h"
@@ -53,27 +53,21 @@ typedef struct job {
   double phase_start;
 } job;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static void begin(job *j, const char *phase) {
   j->phase = phase;
-  j->phase_start = now();
+  j->phase_start = mk_now();
 }
 
 /* Reports progress; false when the caller asked to stop. */
 static bool tick(job *j, int64_t done, int64_t total) {
   const mk_callbacks *c = j->callbacks;
-  if (c && c->progress) c->progress(c->user, j->phase, done, total, now() - j->phase_start);
+  if (c && c->progress) c->progress(c->user, j->phase, done, total, mk_now() - j->phase_start);
   if (!c || !c->stop || !c->stop(c->user)) return true;
   mk_fail(&j->st, MK_EINTERRUPTED, "stopped while %s; no video was written, compiled kernels are kept", j->phase);
   return false;
 }
 
-static void take(double *slot, const job *j) { *slot += now() - j->phase_start; }
+static void take(double *slot, const job *j) { *slot += mk_now() - j->phase_start; }
 
 static int64_t latent_values(const mk_request *r) {
   return MK_LATENT_CHANNELS * r->latent_frames * r->latent_height * r->latent_width;
@@ -323,7 +317,7 @@ static bool denoise(job *j) {
   int64_t count = latent_values(r);
   for (int e = 0; ok && !j->o->offload && e < 2; e++) /* all resident before the first step */
     if (expert_used(s, e)) ok = open_expert(j, e, &experts[e]);
-  double loaded = j->result->load_seconds, start = now();
+  double loaded = j->result->load_seconds, start = mk_now();
   int active = -1;
   for (int i = 0; ok && i < s->steps; i++) {
     int which = s->step[i].expert;
