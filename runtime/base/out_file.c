@@ -80,6 +80,8 @@ mk_out_file *mk_out_open(const char *path, mk_status *st) {
   return NULL;
 }
 
+const char *mk_out_path(const mk_out_file *f) { return f->shown; }
+
 bool mk_out_write(mk_out_file *f, const void *data, size_t bytes, mk_status *st) {
   for (const char *at = data; bytes;) {
     ssize_t n = write(f->fd, at, bytes);

@@ -10,6 +10,7 @@
 typedef struct mk_out_file mk_out_file;
 
 mk_out_file *mk_out_open(const char *path, mk_status *st); /* a temporary file beside path; NULL on failure */
+const char *mk_out_path(const mk_out_file *f);             /* as it was given, for messages */
 bool mk_out_write(mk_out_file *f, const void *data, size_t bytes, mk_status *st);
 bool mk_out_commit(mk_out_file *f, mk_status *st); /* fsync, rename; ends f in every case; on failure nothing is left */
 /* As commit, with exactly these permissions, and never over a file that is there: *there then is true, that file stays and this

@@ -12,7 +12,6 @@
 typedef struct mp4_sink {
   mk_video_sink base;
   mk_libav av;
-  char *path;
   mk_out_file *file;
   AVFormatContext *format;
   AVCodecContext *codec;
@@ -23,7 +22,7 @@ typedef struct mp4_sink {
 } mp4_sink;
 
 static bool failed(mp4_sink *s, const char *what, int code, mk_status *st) {
-  return mk_libav_failed(&s->av, s->path, what, code, st);
+  return mk_libav_failed(&s->av, mk_out_path(s->file), what, code, st);
 }
 
 static void drop(mp4_sink *s) {
@@ -36,7 +35,6 @@ static void drop(mp4_sink *s) {
   if (s->packet) s->av.av_packet_free(&s->packet);
   if (s->codec) s->av.avcodec_free_context(&s->codec);
   if (s->format) s->av.avformat_free_context(s->format);
-  free(s->path);
   free(s);
 }
 
@@ -158,16 +156,9 @@ mk_video_sink *mk_mp4_open(const char *path, const mk_video_options *o, mk_rate 
     return NULL;
   }
   mp4_sink *s = calloc(1, sizeof *s);
-  char *copy = strdup(path);
-  if (!s || !copy) {
-    mk_fail(st, MK_ENOMEM, "cannot write %s: out of host memory", path);
-    free(copy);
-    free(s);
-    return NULL;
-  }
+  if (!s) return mk_fail(st, MK_ENOMEM, "cannot write %s: out of host memory", path), NULL;
   s->base = (mk_video_sink){false, mp4_frame, mp4_finish, mp4_discard};
   s->av = av;
-  s->path = copy;
   s->file = mk_out_open(path, st);
   if (s->file && open_stream(s, codec, o, rate, st)) return &s->base;
   mk_out_discard(s->file);

@@ -13,7 +13,6 @@ enum { TILES = 9, BORDER = 2, BORDER_GREY = 128, LARGEST_TILE = 640 };
 typedef struct png_sink {
   mk_video_sink base;
   mk_libav av;
-  char *path;
   mk_out_file *file;
   AVCodecContext *codec;
   AVFrame *sheet;
@@ -24,14 +23,13 @@ typedef struct png_sink {
 } png_sink;
 
 static bool failed(png_sink *s, const char *what, int code, mk_status *st) {
-  return mk_libav_failed(&s->av, s->path, what, code, st);
+  return mk_libav_failed(&s->av, mk_out_path(s->file), what, code, st);
 }
 
 static void drop(png_sink *s) {
   if (s->sheet) s->av.av_frame_free(&s->sheet);
   if (s->packet) s->av.av_packet_free(&s->packet);
   if (s->codec) s->av.avcodec_free_context(&s->codec);
-  free(s->path);
   free(s);
 }
 
@@ -119,16 +117,9 @@ mk_video_sink *mk_png_open(const char *path, const mk_video_options *o, mk_statu
   const AVCodec *codec = av.avcodec_find_encoder(AV_CODEC_ID_PNG);
   if (!codec) return mk_fail(st, MK_EUNSUPPORTED, "cannot write %s: FFmpeg's libraries have no PNG encoder", path), NULL;
   png_sink *s = calloc(1, sizeof *s);
-  char *copy = strdup(path);
-  if (!s || !copy) {
-    mk_fail(st, MK_ENOMEM, "cannot write %s: out of host memory", path);
-    free(copy);
-    free(s);
-    return NULL;
-  }
+  if (!s) return mk_fail(st, MK_ENOMEM, "cannot write %s: out of host memory", path), NULL;
   s->base = (mk_video_sink){false, png_frame, png_finish, png_discard};
   s->av = av;
-  s->path = copy;
   lay_out(s, o);
   s->file = mk_out_open(path, st);
   if (s->file && open_encoder(s, codec, st)) return &s->base;
