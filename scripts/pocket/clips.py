@@ -41,7 +41,7 @@ def track(scene, rng):
         floor = size - room - rng.uniform(0, 12)
         y = floor - rng.uniform(36, min(62, floor - room)) * np.abs(np.sin(2 * math.pi * t))
     elif motion == "turn":
-        angle = rng.uniform(0, 2 * math.pi) + math.radians(rng.uniform(130, 190)) * t
+        angle = math.radians(rng.uniform(100, 150)) * t  # from upright, as everything else stands
     elif motion == "change":
         mix = np.clip((t - 0.3) / 0.4, 0, 1)
     return np.stack([x, y, radius, angle, mix]).astype(np.float32)

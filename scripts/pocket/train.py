@@ -4,10 +4,11 @@
     python3 scripts/pocket/train.py OUT_DIR [--seconds-vae 130] [--seconds-dit 300] [--seed 1]
     python3 scripts/pocket/train.py OUT_DIR --start MODEL_DIR ...   # goes on from that model
 
-First the VAE; then the text encoder and both experts together. Learning rates follow the clock, so that each part ends with small steps
-when its time is up; --steps-vae and --steps-dit count steps instead and make a run that repeats. Afterwards the weights are rounded to
-bf16, written to OUT_DIR/model, and judged on unseen prompts (OUT_DIR/report.json, sheets). Needs PyTorch, transformers, diffusers,
-sentencepiece, safetensors; made for one GPU of the H100's class, runs anywhere (--toy for a try on a CPU).
+First the VAE; then the text encoder by itself, for a few seconds; then the text encoder and both experts together. Learning rates follow
+the clock, so that each part ends with small steps when its time is up; --steps-vae and --steps-dit count steps instead and make a run that
+repeats. Afterwards the weights are rounded to bf16, written to OUT_DIR/model, and judged on unseen prompts (OUT_DIR/report.json, sheets).
+Needs PyTorch, transformers, diffusers, sentencepiece, safetensors; made for one GPU of the H100's class, runs anywhere (--toy for a try on
+a CPU).
 """
 import argparse
 import json
@@ -21,8 +22,8 @@ import torch
 
 import examine
 import learn_experts
+import learn_text
 import learn_vae
-import networks
 import sample
 import tokenizer
 from loop import START, say
@@ -33,7 +34,7 @@ def options():
     p.add_argument("out", type=Path)
     p.add_argument("--start", type=Path, help="a model folder to go on from; with --seconds-vae 0 its VAE stays")
     p.add_argument("--low-noise-from", type=Path, help="a model folder to take the low-noise expert from")
-    p.add_argument("--new-places", action="store_true", help="with --start: the text encoder's sense of places begins anew")
+    p.add_argument("--new-text", action="store_true", help="with --start: the text encoder begins anew")
     p.add_argument("--experts", choices=learn_experts.CHOICES, default="both", help="which to train; the text encoder only with both")
     p.add_argument("--seconds-vae", type=float, default=130)
     p.add_argument("--seconds-dit", type=float, default=300)
@@ -85,8 +86,8 @@ def main():
         vae = None
         if o.start:
             vae, *start = examine.read(o.start, device)
-            if o.new_places:
-                networks.distinguish_places(start[0])
+            if o.new_text:
+                start[0] = learn_text.train(words, device, o.seed)
         if o.low_noise_from:
             start[1][1] = examine.read(o.low_noise_from, device)[2][1]
         if not o.start or o.seconds_vae > 0:
