@@ -92,7 +92,7 @@ def losses(text, experts, chosen, bank, captions, count, run_block, dtype):
 def train(o, device, vae, start, tokenizer, report, keep):
     """start: text encoder and experts to go on from, or None. With one expert chosen, the text encoder stays as it is. keep(text,
     experts): called now and then with the averaged weights."""
-    text, experts = start or (learn_text.train(tokenizer, device, o.seed), [networks.make_transformer() for _ in range(2)])
+    text, experts = start or (learn_text.train(tokenizer, device, o.seed, o.steps_text), [networks.make_transformer() for _ in range(2)])
     chosen = CHOICES[o.experts]
     networks_to_train = [experts[i] for i in chosen] + ([text] if len(chosen) == 2 else [])
     for m in (text, *experts):

@@ -47,7 +47,7 @@ def right(text, reader, scenes, tokenizer, device, rng):
     return (found == said).all(1).float().mean().item()
 
 
-def train(tokenizer, device, seed, steps=500, count=128):
+def train(tokenizer, device, seed, steps, count=128):
     """A new text encoder, shown scenes that training may show, every motion equally often; says how many others it reads rightly."""
     rng = random.Random(seed)
     text = networks.make_text(tokenizer.rows).to(device)

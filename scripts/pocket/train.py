@@ -40,6 +40,7 @@ def options():
     p.add_argument("--seconds-dit", type=float, default=300)
     p.add_argument("--steps-vae", type=int, default=0, help="count steps, not seconds")
     p.add_argument("--steps-dit", type=int, default=0)
+    p.add_argument("--steps-text", type=int, default=500, help="that a new text encoder learns to read for")
     p.add_argument("--batch-vae", type=int, default=8)
     p.add_argument("--batch-dit", type=int, default=96, help="of each expert")
     p.add_argument("--rate-vae", type=float, default=1.2e-3)
@@ -60,7 +61,7 @@ def options():
         p.error("--low-noise-from and --experts high or low go on from a model: name it with --start")
     if o.toy:
         o.steps_vae, o.steps_dit, o.batch_vae, o.batch_dit, o.bank, o.judged, o.compile, o.show = 3, 3, 1, 4, 16, 4, False, 0
-        o.clips = 8
+        o.clips, o.steps_text = 8, 3
         o.sample_steps, o.keep_every, o.until = 4, 0, 150
     return o
 
@@ -87,7 +88,7 @@ def main():
         if o.start:
             vae, *start = examine.read(o.start, device)
             if o.new_text:
-                start[0] = learn_text.train(words, device, o.seed)
+                start[0] = learn_text.train(words, device, o.seed, o.steps_text)
         if o.low_noise_from:
             start[1][1] = examine.read(o.low_noise_from, device)[2][1]
         if not o.start or o.seconds_vae > 0:

@@ -175,7 +175,10 @@ perform() {
   line=${line//KEY/$(moonkiln cache list | grep -oE '[0-9a-f]{16,}' | head -n 1)}
   line=${line/--watch/--watch --watch-count 1}
   case $line in
-    *generate*) line="${line/.mp4/.$video} --size 32x32 --frames 5 --steps 2 --tune-budget 5" ;;
+    *generate*)
+      line="${line/.mp4/.$video} --size 32x32 --frames 5 --steps 2 --tune-budget 5"
+      [[ $video == mp4 ]] || line=$(sed -E 's/ --sheet [^ ]+//' <<<"$line")
+      ;;
     *"tune a14b"* | *"tune tiny"*) line+=" --tune-budget 8" ;;
     *"profile a14b"*) line+=" --frames 5 --iterations 1" ;;
   esac
@@ -186,7 +189,7 @@ perform() {
 readme() {
   local line ran=0 video=mp4
   tiny
-  generate --no-tune --out x.mp4 || video=y4m # no FFmpeg
+  generate --no-tune --out x.mp4 && [[ -s x.mp4 ]] || video=y4m # no FFmpeg
   tensors write w.safetensors 1 norm.weight=256 gate.weight=688x256 up.weight=688x256 down.weight=256x688
   tensors write x.safetensors 2 x=100x256
   sed -n '/^```$/,/^```$/p' "$root/README.md" | sed -nE 's/ +# .*//; /^(moonkiln|cp) /p' >lines
