@@ -10,7 +10,7 @@ import grammar
 import scene as drawing
 
 PLACE_NAMES, COLOUR_NAMES = list(drawing.BACKGROUNDS), list(drawing.COLOURS)
-HARD = ("turn", "change")
+HARD = ("turn", "bounce")
 RADII = {"small": (9, 12.5), "any": (13, 21), "big": (22, 27)}
 
 
