@@ -2,17 +2,10 @@
 -- As a program: lua5.4 tests/gpu/attention_dump.lua DIR writes DIR/kernel_*.cu and DIR/manifest.json for attention_check.py.
 local M = {}
 
-local templates = "templates/"
+local sidecars = dofile("tests/gpu/sidecars.lua")
 local names = { "attention_wgmma", "attention_mma", "attention_simt" }
 
-local function slurp(path)
-  local f = assert(io.open(path, "rb"))
-  local text = f:read("a")
-  f:close()
-  return text
-end
-
-function M.sidecar(name) return dofile(templates .. name .. ".lua") end
+M.sidecar = sidecars.sidecar
 
 -- A problem with dense [batch, tokens, heads, head_dim] operands unless `o` says otherwise.
 function M.problem(o)
@@ -28,38 +21,13 @@ function M.problem(o)
   return p
 end
 
--- Every choice of tunables the sidecar calls valid, in the order of its lists.
-function M.choices(side, p, smem_limit, sms)
-  local keys = {}
-  for k in pairs(side.tunables) do keys[#keys + 1] = k end
-  table.sort(keys)
-  local all = { {} }
-  for _, k in ipairs(keys) do
-    local more = {}
-    for _, t in ipairs(all) do
-      for _, v in ipairs(side.tunables[k]) do
-        local u = { [k] = v }
-        for a, b in pairs(t) do u[a] = b end
-        more[#more + 1] = u
-      end
-    end
-    all = more
-  end
-  local good = {}
-  for _, t in ipairs(all) do
-    t.smem_limit, t.sms = smem_limit, sms
-    if side.valid(p, t) then good[#good + 1] = t end
-  end
-  return good
-end
-
 local c_types = { ptr = "const void *", i32 = "i32", i64 = "i64", f32 = "float", tmap = "tmap" }
 
 -- The text of one kernel; its fused code stores the result as [batch, sq, heads * head_dim] of the first output dtype. `instead`:
 -- texts in place of shared files.
 function M.compose(name, p, t, symbol, instead)
   local side = M.sidecar(name)
-  local function shared(file) return instead and instead[file] or slurp(templates .. file) end
+  local function shared(file) return instead and instead[file] or sidecars.text(file) end
   local text = { shared("prelude.cuh") }
   text[#text + 1] = "#define KERNEL " .. symbol
   for _, c in ipairs(side.constants(p, t)) do
@@ -73,21 +41,11 @@ function M.compose(name, p, t, symbol, instead)
     .. "__device__ __forceinline__ void epilogue(const Params &p, i64 row, int col, const float (&v)[V]) {\n"
     .. "  store_vec<V>(p.out + row * %d + col, v);\n}"):format(p.heads * p.head_dim)
   for _, f in ipairs(side.uses or {}) do text[#text + 1] = shared(f) end
-  text[#text + 1] = slurp(templates .. name .. ".cu")
+  text[#text + 1] = sidecars.text(name .. ".cu")
   return table.concat(text, "\n")
 end
 
-function M.label(name, t)
-  local keys, parts = {}, { (name:gsub("attention_", "")) }
-  for k in pairs(t) do
-    if k ~= "smem_limit" and k ~= "sms" then keys[#keys + 1] = k end
-  end
-  table.sort(keys)
-  for _, k in ipairs(keys) do parts[#parts + 1] = k .. t[k] end
-  return table.concat(parts, " ")
-end
-
-local limits = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [120] = 101376 }
+function M.label(name, t) return name:gsub("attention_", "") .. " " .. sidecars.settings(t) end
 
 -- The problems that stand for all kernels: the models' first, then what only tests meet.
 local shapes = {
@@ -115,13 +73,13 @@ function M.variants()
         for i = 1, (arch == 89 or arch == 120) and model_shapes or #shapes do
           local p = M.problem(shapes[i])
           local wanted = side.accepts(p) and (name ~= "attention_simt" or p.dtype == "f32")
-          for _, t in ipairs(wanted and M.choices(side, p, limits[arch]) or {}) do
+          for _, t in ipairs(wanted and sidecars.choices(side, p, sidecars.SMEM[arch]) or {}) do
             list[#list + 1] = {
               label = ("%s d%d %s"):format(M.label(name, t), p.head_dim, p.dtype),
               arch = "sm_" .. arch .. (arch >= 90 and "a" or ""),
               source = M.compose(name, p, t, "kernel_under_test"),
               smem = side.launch(p, t).smem,
-              smem_limit = limits[arch],
+              smem_limit = sidecars.SMEM[arch],
             }
           end
         end
@@ -132,25 +90,6 @@ function M.variants()
 end
 
 -- ---- the manifest of attention_check.py ----
-
-local function json(v)
-  local kind = type(v)
-  if kind == "table" then
-    local parts = {}
-    if #v > 0 or next(v) == nil then
-      for i, x in ipairs(v) do parts[i] = json(x) end
-      return "[" .. table.concat(parts, ",") .. "]"
-    end
-    local keys = {}
-    for k in pairs(v) do keys[#keys + 1] = k end
-    table.sort(keys)
-    for i, k in ipairs(keys) do parts[i] = ("%q:%s"):format(k, json(v[k])) end
-    return "{" .. table.concat(parts, ",") .. "}"
-  elseif kind == "string" then
-    return ("%q"):format(v)
-  end
-  return tostring(v)
-end
 
 local qkv = { q_token = 15360, k_token = 15360, v_token = 15360, heads = 40 } -- views of one [tokens, 3 * 5120] matrix
 local transformer = { dtype = "f16", out_dtypes = { "bf16" } } -- what its attention runs: bf16 numbers held as f16
@@ -195,7 +134,7 @@ local cases = {
 }
 
 local function main(dir)
-  os.execute("mkdir -p " .. dir)
+  local write = sidecars.folder(dir)
   local kernels, list, index = {}, {}, {}
   for _, case in ipairs(cases) do
     local p = M.problem(case[2])
@@ -203,13 +142,11 @@ local function main(dir)
     for _, name in ipairs(names) do
       local side = M.sidecar(name)
       if side.accepts(p) and (name ~= "attention_simt" or p.sq * p.batch < 4000) then
-        for _, t in ipairs(M.choices(side, p, limits[90], 132)) do
+        for _, t in ipairs(sidecars.choices(side, p, sidecars.SMEM[90], 132)) do
           local source = M.compose(name, p, t, "attention_kernel")
           if not index[source] then
             local file = ("kernel_%03d.cu"):format(#kernels)
-            local f = assert(io.open(dir .. "/" .. file, "wb"))
-            f:write(source)
-            f:close()
+            write(file, source)
             kernels[#kernels + 1] = { file = file, label = M.label(name, t) }
             index[source] = #kernels - 1
           end
@@ -221,9 +158,7 @@ local function main(dir)
     end
     list[#list + 1] = { purpose = case[1], problem = p, runs = runs }
   end
-  local f = assert(io.open(dir .. "/manifest.json", "w"))
-  f:write(json { kernels = kernels, cases = list }, "\n")
-  f:close()
+  write("manifest.json", { kernels = kernels, cases = list })
 end
 
 if arg and arg[0] and arg[0]:find("attention_dump.lua", 1, true) then main(assert(arg[1], "usage: attention_dump.lua DIR")) end

@@ -3,14 +3,15 @@
 -- templates whose name has this Lua pattern.
 local M = {}
 
-local TEMPLATES = "templates/"
+local sidecars = dofile("tests/gpu/sidecars.lua")
+local sidecar = sidecars.sidecar
+
 local NAMES = {
   matmul = { "matmul_wgmma", "matmul_mma", "matmul_simt", "matmul_gemv", "matmul_mma_prologue", "matmul_simt_prologue" },
   conv = { "conv_wgmma", "conv_mma", "conv_simt" },
 }
 
--- What a block may use of shared memory, and a machine to rank by.
-local SMEM = { [80] = 166912, [89] = 101376, [90] = 232448, [100] = 232448, [120] = 101376 }
+-- Machines to rank by.
 local HW = {
   [80] = { sms = 108, arch = 80, tensor_tflops = 312, simt_tflops = 19.5, copy_tbs = 1.4 },
   [89] = { sms = 128, arch = 89, tensor_tflops = 165, simt_tflops = 82, copy_tbs = 0.9 },
@@ -18,16 +19,6 @@ local HW = {
   [100] = { sms = 148, arch = 100, tensor_tflops = 2250, simt_tflops = 80, copy_tbs = 7 },
   [120] = { sms = 170, arch = 120, tensor_tflops = 210, simt_tflops = 105, copy_tbs = 1.6 },
 }
-
-local function slurp(path)
-  local f = assert(io.open(path, "rb"))
-  local text = f:read("a")
-  f:close()
-  return text
-end
-
-_G.include = function(name) return dofile(TEMPLATES .. name) end -- sidecars call it
-local function sidecar(name) return dofile(TEMPLATES .. name .. ".lua") end
 
 local function takes(side, p, arch)
   if arch < side.arch_min or arch > (side.arch_max or arch) or (side.prologue or false) ~= (p.prologue_bytes ~= nil) then return false end
@@ -66,31 +57,14 @@ local CAUSAL, SAME, TIME = { 2, 0, 1, 1, 1, 1 }, { 0, 0, 1, 1, 1, 1 }, { 2, 0, 0
 
 -- Every choice of tunables that the sidecar calls valid for an architecture, cheapest first.
 local function choices(side, p, arch)
-  local keys, all = {}, { {} }
-  for k in pairs(side.tunables) do keys[#keys + 1] = k end
-  table.sort(keys)
-  for _, k in ipairs(keys) do
-    local more = {}
-    for _, t in ipairs(all) do
-      for _, v in ipairs(side.tunables[k]) do
-        local u = { [k] = v }
-        for a, b in pairs(t) do u[a] = b end
-        more[#more + 1] = u
-      end
-    end
-    all = more
-  end
   local good = {}
-  for i, t in ipairs(all) do
-    t.smem_limit, t.sms = SMEM[arch], HW[arch].sms
-    if side.valid(p, t) then good[#good + 1] = { t = t, cost = side.cost(p, t, HW[arch]), at = i } end
+  for i, t in ipairs(sidecars.choices(side, p, sidecars.SMEM[arch], HW[arch].sms)) do
+    good[i] = { t = t, cost = side.cost(p, t, HW[arch]), at = i }
+    assert(side.launch(p, t).smem <= sidecars.SMEM[arch], "a valid choice must fit")
   end
   table.sort(good, function(a, b) return a.cost < b.cost or (a.cost == b.cost and a.at < b.at) end)
   local list = {}
-  for i, g in ipairs(good) do
-    list[i] = g.t
-    assert(side.launch(p, g.t).smem <= SMEM[arch], "a valid choice must fit")
-  end
+  for i, g in ipairs(good) do list[i] = g.t end
   return list
 end
 
@@ -214,7 +188,7 @@ __device__ __forceinline__ void prologue(const Params &p, i64 row, int col, floa
 -- stand_in: texts that take the place of shared files, by name.
 function M.compose(name, p, t, symbol, stand_in)
   local side = sidecar(name)
-  local function part(file) return stand_in and stand_in[file] or slurp(TEMPLATES .. file) end
+  local function part(file) return stand_in and stand_in[file] or sidecars.text(file) end
   local text = { part("prelude.cuh"), "#define KERNEL " .. symbol, "#define MK_ROW_EPILOGUE " .. (p.row_epilogue and 1 or 0) }
   local function add(...) text[#text + 1] = string.format(...) end
   for _, c in ipairs(side.constants(p, t)) do
@@ -225,23 +199,17 @@ function M.compose(name, p, t, symbol, stand_in)
   if side.prologue then add("  const float *x, *statistics;") end
   add("  const float *bias;\n  %s *out;\n};", p.out == "f32" and "float" or p.out)
   if side.prologue then
-    text[#text + 1] = slurp(TEMPLATES .. "row.cuh")
+    text[#text + 1] = sidecars.text("row.cuh")
     text[#text + 1] = PROLOGUE
   end
   text[#text + 1] = side.fetches and apart(p.fused) or FUSED[p.fused]
   for _, f in ipairs(side.uses or {}) do text[#text + 1] = part(f) end
-  text[#text + 1] = slurp(TEMPLATES .. name .. ".cu")
+  text[#text + 1] = sidecars.text(name .. ".cu")
   return table.concat(text, "\n")
 end
 
 function M.label(name, p, t)
-  local keys, parts = {}, { name }
-  for k in pairs(t) do
-    if k ~= "smem_limit" and k ~= "sms" then keys[#keys + 1] = k end
-  end
-  table.sort(keys)
-  for _, k in ipairs(keys) do parts[#parts + 1] = k:gsub("tile_", "") .. t[k] end
-  parts[#parts + 1] = p.dtype .. (p.tf32 and " tf32" or "")
+  local parts = { name, sidecars.settings(t), p.dtype .. (p.tf32 and " tf32" or "") }
   if p.op == "matmul" then
     parts[#parts + 1] = ("%dx%dx%d"):format(p.m, p.n, p.k)
   else
@@ -318,7 +286,7 @@ function M.variants(everything)
             seen[target .. source] = true
             list[#list + 1] = {
               label = M.label(name, p, t), arch = target, source = source,
-              smem = side.launch(p, t).smem, smem_limit = SMEM[arch],
+              smem = side.launch(p, t).smem, smem_limit = sidecars.SMEM[arch],
             }
           end
         end
@@ -431,22 +399,6 @@ local function cases()
   return list
 end
 
-local function json(v)
-  if type(v) == "table" then
-    local parts = {}
-    if #v > 0 or next(v) == nil then
-      for i, x in ipairs(v) do parts[i] = json(x) end
-      return "[" .. table.concat(parts, ",") .. "]"
-    end
-    local keys = {}
-    for k in pairs(v) do keys[#keys + 1] = k end
-    table.sort(keys)
-    for i, k in ipairs(keys) do parts[i] = ("%q:%s"):format(k, json(v[k])) end
-    return "{" .. table.concat(parts, ",") .. "}"
-  end
-  return type(v) == "string" and ("%q"):format(v) or tostring(v)
-end
-
 -- Of choices that differ only in how wide a tile of pixels is, the cheapest.
 local function unlike(list)
   local seen, kept = {}, {}
@@ -459,12 +411,7 @@ local function unlike(list)
 end
 
 local function main(dir, only)
-  assert(os.execute("mkdir -p " .. dir))
-  local function write(name, text)
-    local f = assert(io.open(dir .. "/" .. name, "wb"))
-    f:write(text)
-    f:close()
-  end
+  local write = sidecars.folder(dir)
   local files, count, list = {}, 0, {}
   for _, case in ipairs(cases()) do
     local p, runs = case[2], {}
@@ -493,8 +440,8 @@ local function main(dir, only)
     assert(#runs > 0 or only, "no template takes a problem")
     if #runs > 0 then list[#list + 1] = { purpose = case[1], problem = p, runs = runs } end
   end
-  write("philox.cu", slurp(TEMPLATES .. "prelude.cuh") .. slurp(TEMPLATES .. "philox.cu"))
-  write("manifest.json", json { cases = list })
+  write("philox.cu", sidecars.text("prelude.cuh") .. sidecars.text("philox.cu"))
+  write("manifest.json", { cases = list })
   print(("%d cases, %d kernels"):format(#list, count))
 end
 M.matmul, M.conv, M.sidecar = matmul, conv, sidecar
