@@ -30,6 +30,14 @@ mk_target mk_target_of(const mk_plan_options *o) {
 
 /* ---- programs */
 
+/* Groups in their order, with their bodies. */
+static void draft_groups(mk_planner *p, mk_draft *d) {
+  mk_schedule(p, d);
+  d->nbuffers = p->flow->nbuffers;
+  for (int w = 0; w < d->nwork && !mk_failed(p->st); w++)
+    d->work[w].body = mk_body_build(d->gr, &d->gr->clusters[d->work[w].cluster], p->temp, p->st);
+}
+
 static void draft_programs(mk_planner *p) {
   const mk_graph *g = p->g;
   p->drafts = MK_NEW_ARRAY(p->temp, mk_draft, g->nentries + 2);
@@ -38,13 +46,10 @@ static void draft_programs(mk_planner *p) {
   for (int i = 0; i < g->nentries; i++) p->drafts[p->ndrafts++] = (mk_draft){.name = g->entries[i], .rate = MK_RATE_STEP};
   for (int i = 0; i < p->ndrafts && !mk_failed(p->st); i++) {
     mk_draft *d = &p->drafts[i];
-    mk_schedule(p, d);
-    d->nbuffers = p->flow->nbuffers;
-    for (int w = 0; w < d->nwork && !mk_failed(p->st); w++) {
-      d->work[w].body = mk_body_build(d->gr, &d->gr->clusters[d->work[w].cluster], p->temp, p->st);
-      if (mk_failed(p->st)) break;
-      mk_lt_plan(p, d, &d->work[w]);
-    }
+    p->turned = NULL;
+    draft_groups(p, d);
+    for (int back = 0; back < 2 && !mk_failed(p->st) && mk_retake_norms(p, d, back); back++) draft_groups(p, d);
+    for (int w = 0; w < d->nwork && !mk_failed(p->st); w++) mk_lt_plan(p, d, &d->work[w]);
     if (!mk_failed(p->st)) mk_find_sites(p, d);
   }
 }

@@ -169,6 +169,15 @@ typedef struct mk_trial { /* what a person who tries kernels puts in the place o
   const char *edited; /* folder of NAME.cu that take the place of the emitted kernels of those names, see plan_edited.c */
 } mk_trial;
 
+typedef struct mk_precedents { /* what was chosen for operations before, maybe at other sizes; zero: nothing */
+  /* Whether a group of this signature has had this candidate, or, label NULL, any. Must be safe to call from several threads. */
+  bool (*named)(const void *user, uint64_t signature, const char *label);
+  const void *user;
+} mk_precedents;
+
+/* Whether what has this cost should not be taken for what was chosen at another size. Seconds. */
+bool mk_is_far_behind(double cost, double cheapest);
+
 typedef struct mk_plan_options {
   int arch;              /* 80, 86, 89, 90, 100, 120 */
   int smem_limit;        /* bytes of shared memory a block may use; 0: the architecture's */
@@ -176,6 +185,7 @@ typedef struct mk_plan_options {
   const char *templates; /* folder of .cu + .lua sidecars */
   bool cublaslt;         /* may use library matmuls */
   mk_trial trial;
+  mk_precedents precedents;
 } mk_plan_options;
 
 /* Groups, lays out, selects and emits. The graph must be optimized and stays the caller's. NULL with the status set. */

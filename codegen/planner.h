@@ -1,4 +1,4 @@
-/* Between the files that turn grouped units into a plan: plan.c (order of work), schedule.c, memory.c, select*.c,
+/* Between the files that turn grouped units into a plan: plan.c (order of work), schedule.c, memory.c, select*.c, precedent.c,
  * site.c and realise.c. */
 #ifndef MK_CODEGEN_PLANNER_H
 #define MK_CODEGEN_PLANNER_H
@@ -6,7 +6,8 @@
 #include "codegen/pattern.h"
 #include "codegen/sidecar.h"
 
-enum { MK_MAX_SITE_READS = 16, MK_MAX_REALISED = 4 };
+/* MK_MAX_PRECEDENTS: beside the cheapest. */
+enum { MK_MAX_SITE_READS = 16, MK_MAX_REALISED = 4, MK_MAX_PRECEDENTS = 4 };
 
 typedef struct mk_site { /* a normalising row group and the matmul right behind it, which may be realised otherwise */
   mk_normed norm;
@@ -30,6 +31,7 @@ typedef struct mk_work { /* one group of a program, on its way to a plan group *
   const mk_residual *residual;    /* what it may add its product to, all in one; or NULL */
   const mk_site *site;            /* that it is half of, or NULL */
   const struct mk_hook *prologue; /* what makes the root's left operand, or NULL: memory does */
+  const char *realises;           /* how the labels of its candidates begin, or NULL */
 } mk_work;
 
 typedef struct mk_draft { /* one program */
@@ -74,6 +76,9 @@ typedef struct mk_planner {
   mk_draft *drafts;
   int kernels_cap, groups_cap;
   mk_memo *memo[MK_MEMO_SLOTS];
+  int nknown; /* signatures that the group at hand may have and that there are precedents of */
+  uint64_t known[2];
+  bool *turned; /* of the program at hand, per node: a convolution that does not do as the cost model says; NULL: none */
   mk_status *st;
 } mk_planner;
 
@@ -96,8 +101,9 @@ int mk_new_workspace(mk_planner *p, mk_draft *d, int64_t bytes);
 void mk_find_sites(mk_planner *p, mk_draft *d);
 
 /* ---- realise.c */
-/* The other realisations of a site; w: its matmul. Each covers the group before, and is named so in its label. */
-int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
+/* The other realisations of a site; w: its matmul. Each covers the group before, and is named so in its label. At most
+ * MK_MAX_REALISED, and twice MK_MAX_PRECEDENTS. */
+int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out);
 
 /* The library's matmul that adds its product to the residual: adds at most one candidate. */
 int mk_residual_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out);
@@ -107,7 +113,18 @@ int64_t mk_residual_workspace(const mk_draft *d, const mk_residual *r);
 /* ---- select.c: candidates */
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out);
 
+/* ---- precedent.c */
+/* The precedents of a piece of work become those of the group at hand. */
+void mk_look_up(mk_planner *p, const mk_draft *d, const mk_work *w);
+/* Whether a candidate of the group at hand has one, and the cost model does not put it far behind the cheapest. */
+bool mk_has_precedent(const mk_planner *p, const char *label, double cost, double cheapest);
+/* Turns the decision for convolutions that are in a group without precedent; back: takes it back where that did not help. True
+ * when there are any: the draft must then be scheduled again. Requires bodies. */
+bool mk_retake_norms(mk_planner *p, const mk_draft *d, bool back);
+
 /* ---- touch.c */
+/* Of the group; with_before: some candidates cover the group before. */
+uint64_t mk_signature(mk_planner *p, const mk_draft *d, const mk_work *w, bool with_before);
 /* Fills extents and signature; with_before: some candidates cover the group before. */
 void mk_touch(mk_planner *p, const mk_draft *d, const mk_work *w, bool with_before, mk_group *out);
 
@@ -133,6 +150,8 @@ void mk_take_edited(mk_planner *p);
 /* body: what is fused behind it, or NULL. */
 void mk_root_problem(const mk_flow *f, int root, const mk_body *body, mk_problem *out);
 int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);
+/* Adds at most MK_MAX_PRECEDENTS that have one, but those that mk_template_candidates adds with that max. */
+int mk_precedent_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int but);
 /* Whether the library can do the group, and with what workspace. */
 void mk_lt_plan(mk_planner *p, mk_draft *d, mk_work *w);
 int mk_lt_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max);

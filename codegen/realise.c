@@ -23,7 +23,7 @@
 
 #include "codegen/planner.h"
 
-enum { MAX_BORDERS = 64, MAX_LAUNCHES = 8, FOLDED = 2, PROLOGUES = 2 };
+enum { MAX_BORDERS = 64, MAX_LAUNCHES = 8, EACH = MK_MAX_REALISED / 2 };
 
 typedef struct piece { /* a small graph */
   mk_planner *p;
@@ -215,11 +215,13 @@ static void put_before(mk_planner *p, const char *name, const launches *rows, mk
 }
 
 /* Candidates: the row programs, then the graph's one group. */
-static int launch_matmul(piece *x, const char *name, const launches *rows, const mk_hook *prologue, mk_candidate *out, int max) {
+static int launch_matmul(piece *x, const char *name, const launches *rows, const mk_hook *prologue, mk_candidate *out) {
   mk_draft d;
   if (!plan_piece(x, &d) || d.nwork != 1 || d.gr->clusters[d.work[0].cluster].root < 0) return 0;
   d.work[0].prologue = prologue;
-  int n = mk_template_candidates(x->p, &d, &d.work[0], out, max);
+  d.work[0].realises = name;
+  int n = mk_template_candidates(x->p, &d, &d.work[0], out, EACH);
+  n += mk_precedent_candidates(x->p, &d, &d.work[0], out + n, EACH);
   for (int i = 0; i < n; i++) {
     put_before(x->p, name, rows, &out[i]);
     out[i].covers = 1;
@@ -310,7 +312,7 @@ static void fold(piece *x, int weight) {
   if (s->colsum >= 0) output(x, unary(x, MK_OP_SUM, w, MK_F32), workspace(x, s->colsum));
 }
 
-static int folded(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_cluster, mk_candidate *out, int max) {
+static int folded(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_cluster, mk_candidate *out) {
   const mk_site *s = w->site;
   const mk_normed *n = &s->norm;
   int weight = weight_of(d, w->cluster), found = 0;
@@ -338,7 +340,7 @@ static int folded(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_c
     product = binary(&y, MK_OP_MUL, product, row_vector(&y, n->scale, s->scale));
     if (s->shift >= 0) product = binary(&y, MK_OP_ADD, product, input(&y, workspace(&y, s->shift), MK_F32, wn->dims, 1));
     finish_matmul(&y, product);
-    found = launch_matmul(&y, "folded modulation", &rows, NULL, out, max);
+    found = launch_matmul(&y, "folded modulation", &rows, NULL, out);
     for (int i = 0; i < found; i++) out[i].rounds = outer(&y, n->value)->dtype != MK_F32;
     mk_graph_free(y.g);
   }
@@ -366,7 +368,7 @@ static bool open_hook(piece *x, mk_draft *d, mk_hook *out) {
   return out->body != NULL;
 }
 
-static int prologue(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_cluster, mk_candidate *out, int max) {
+static int prologue(mk_planner *p, const mk_draft *d, const mk_work *w, int rows_cluster, mk_candidate *out) {
   const mk_site *s = w->site;
   int found = 0;
   launches rows = {0};
@@ -377,7 +379,7 @@ static int prologue(mk_planner *p, const mk_draft *d, const mk_work *w, int rows
   if (launch_rows(&x, &rows) && open_hook(&h, &dh, &hook)) {
     piece y = open_piece(p, d, s, w->cluster);
     finish_matmul(&y, matmul(&y, operand(&y), copy(&y, weight_of(d, w->cluster))));
-    found = launch_matmul(&y, "prologue", &rows, &hook, out, max);
+    found = launch_matmul(&y, "prologue", &rows, &hook, out);
     mk_graph_free(y.g);
   }
   mk_graph_free(h.g);
@@ -385,13 +387,12 @@ static int prologue(mk_planner *p, const mk_draft *d, const mk_work *w, int rows
   return found;
 }
 
-int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max) {
+int mk_site_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
   if (!w->site || c->root < 0) return 0;
   int rows = d->gr->cluster_of[d->gr->f->unit_of[w->site->norm.value]];
-  int n = folded(p, d, w, rows, out, max < FOLDED ? max : FOLDED);
-  if (mk_failed(p->st)) return n;
-  return n + prologue(p, d, w, rows, out + n, max - n < PROLOGUES ? max - n : PROLOGUES);
+  int n = folded(p, d, w, rows, out);
+  return mk_failed(p->st) ? n : n + prologue(p, d, w, rows, out + n);
 }
 
 /* ---- a residual */

@@ -81,7 +81,9 @@ static bool row_epilogue(void *user, int root) {
   if (!p->sidecars || n->op != MK_OP_CONV) return false;
   double with = root_cost(p, root, true), without = root_cost(p, root, false);
   double pass = (double)mk_node_count(n) * 8 / (p->target.copy_tbs * 1e12) + 2e-6;
-  return with >= 0 && (without < 0 || with <= 1.05 * (without + pass));
+  if (with < 0 || without < 0) return with >= 0;
+  bool takes = with <= 1.05 * (without + pass), turned = p->turned && p->turned[root];
+  return takes != (turned && !mk_is_far_behind(takes ? without + pass : with, takes ? with : without + pass));
 }
 
 void mk_schedule(mk_planner *p, mk_draft *d) {
@@ -103,6 +105,7 @@ void mk_schedule(mk_planner *p, mk_draft *d) {
   for (int i = 0; i < gr->norder; i++)
     if (!waits[gr->order[i]]) push(&h, gr->order[i]);
   d->work = MK_NEW_ARRAY(p->temp, mk_work, gr->norder);
+  d->nwork = 0;
   while (h.n) {
     int c = pop(&h);
     d->work[d->nwork++] = (mk_work){.cluster = c, .workspace = -1};

@@ -83,11 +83,16 @@ static int keep_pinned(const mk_trial *t, mk_candidate *found, int n) {
   return n;
 }
 
-/* The dearest go first, but the user's own stay: whether they are fast is what the user wants to know. */
-static int keep_few(mk_candidate *found, int n) {
-  for (int c = n - 1; c >= 0 && n > MK_MAX_CANDIDATES; c--)
-    if (!found[c].own) memmove(found + c, found + c + 1, sizeof *found * (size_t)(--n - c));
-  return n < MK_MAX_CANDIDATES ? n : MK_MAX_CANDIDATES;
+/* The dearest go first, but the user's own stay: whether they are fast is what the user wants to know. So do those with a
+ * precedent. */
+static int keep_few(const mk_planner *p, mk_candidate *found, int n) {
+  for (int c = n - 1, over = n - MK_MAX_CANDIDATES; c >= 0 && over > 0; c--) {
+    if (found[c].own) continue;
+    over--;
+    if (mk_has_precedent(p, found[c].label, found[c].cost, found[0].cost)) continue;
+    memmove(found + c, found + c + 1, sizeof *found * (size_t)(--n - c));
+  }
+  return n;
 }
 
 /* `usual` candidates, then others that do the work of the group before, too, which costs that much. */
@@ -100,8 +105,9 @@ static void merge(const mk_candidate *found, int usual, int others, double befor
 
 void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  mk_candidate found[2 * MK_MAX_CANDIDATES + 1 + MK_MAX_REALISED];
+  mk_candidate found[2 * MK_MAX_CANDIDATES + 1 + MK_MAX_REALISED + 3 * MK_MAX_PRECEDENTS];
   int n = 0;
+  mk_look_up(p, d, w);
   *out =
       (mk_group){.name = group_name(p, c), .flop = mk_root_flop(d->gr, c), .bytes = mk_body_bytes(w->body) + operand_bytes(p, c)};
   if (c->root >= 0) {
@@ -123,8 +129,12 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
   if (mk_failed(p->st)) return;
   n = keep_pinned(&p->options->trial, found, n);
   qsort(found, (size_t)n, sizeof *found, by_cost);
-  n = keep_few(found, n);
-  int others = keep_pinned(&p->options->trial, found + n, mk_site_candidates(p, d, w, found + n, MK_MAX_REALISED));
+  n = keep_few(p, found, n);
+  if (c->root >= 0) {
+    n = keep_pinned(&p->options->trial, found, n + mk_precedent_candidates(p, d, w, found + n, MK_MAX_CANDIDATES));
+    qsort(found, (size_t)n, sizeof *found, by_cost);
+  }
+  int others = keep_pinned(&p->options->trial, found + n, mk_site_candidates(p, d, w, found + n));
   if (d->rate != MK_RATE_LOAD) mk_touch(p, d, w, others > 0, out); /* what runs once is not tuned */
   mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n + others);
   qsort(found + n, (size_t)others, sizeof *found, by_cost);

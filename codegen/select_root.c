@@ -217,40 +217,66 @@ static mk_memo *template_kernel(mk_planner *p, const mk_work *w, const mk_choice
   return m;
 }
 
-int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max) {
+/* False: there is no kernel, or the status is set. */
+static bool template_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, const mk_problem *problem, const mk_choice *ch,
+                               mk_candidate *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
-  const mk_choice *choices;
+  const mk_memo *m = template_kernel(p, w, ch);
+  if (m->kernel < 0) return false;
+  mk_arg *args = MK_NEW_ARRAY(p->arena, mk_arg, m->fields.n);
+  mk_bind_fields(p, d, w->body, false, &m->fields, args);
+  if (w->prologue) mk_bind_fields(p, w->prologue->d, w->prologue->body, true, &m->fields, args);
+  for (int j = 0; j < m->fields.n; j++)
+    if (m->fields.items[j].what == MK_FIELD_NAMED && !bind_named(p, d, c, problem, ch, &m->fields.items[j], &args[j]))
+      return false;
+  mk_launch *launch = MK_NEW(p->arena, mk_launch);
+  *launch = (mk_launch){.kind = MK_LAUNCH_KERNEL,
+                        .kernel = m->kernel,
+                        .smem = ch->smem,
+                        .param_bytes = m->fields.bytes,
+                        .nargs = m->fields.n,
+                        .args = args};
+  memcpy(launch->grid, ch->grid, sizeof launch->grid);
+  launch->block[0] = ch->block;
+  launch->block[1] = launch->block[2] = 1;
+  launch->cluster[0] = ch->cluster;
+  launch->cluster[1] = launch->cluster[2] = 1;
+  *out = (mk_candidate){
+      .label = mk_strdup(p->arena, ch->label), .nlaunches = 1, .launches = launch, .cost = ch->cost, .own = ch->own};
+  return true;
+}
+
+static bool has_precedent(const mk_planner *p, const mk_work *w, const mk_choice *ch, double cheapest) {
+  const char *label = w->realises ? mk_printf(p->temp, "%s, %s", w->realises, ch->label) : ch->label;
+  return mk_has_precedent(p, label, ch->cost, cheapest);
+}
+
+static mk_problem problem_of(const mk_draft *d, const mk_work *w) {
   mk_problem problem;
-  mk_root_problem(d->gr->f, c->root, w->body, &problem);
+  mk_root_problem(d->gr->f, d->gr->clusters[w->cluster].root, w->body, &problem);
   if (w->prologue) {
     problem.prologue = true;
     mk_problem_int(&problem, "prologue_bytes", (int64_t)mk_body_bytes_read(w->prologue->body));
   }
+  return problem;
+}
+
+int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max) {
+  const mk_choice *choices;
+  const mk_problem problem = problem_of(d, w);
   int n = mk_sidecars_choose(p->sidecars, &problem, &choices, max, p->st), made = 0;
-  for (int i = 0; i < n; i++) {
-    const mk_choice *ch = &choices[i];
-    const mk_memo *m = template_kernel(p, w, ch);
-    if (m->kernel < 0) continue;
-    mk_arg *args = MK_NEW_ARRAY(p->arena, mk_arg, m->fields.n);
-    mk_bind_fields(p, d, w->body, false, &m->fields, args);
-    if (w->prologue) mk_bind_fields(p, w->prologue->d, w->prologue->body, true, &m->fields, args);
-    for (int j = 0; j < m->fields.n; j++)
-      if (m->fields.items[j].what == MK_FIELD_NAMED && !bind_named(p, d, c, &problem, ch, &m->fields.items[j], &args[j]))
-        return made;
-    mk_launch *launch = MK_NEW(p->arena, mk_launch);
-    *launch = (mk_launch){.kind = MK_LAUNCH_KERNEL,
-                          .kernel = m->kernel,
-                          .smem = ch->smem,
-                          .param_bytes = m->fields.bytes,
-                          .nargs = m->fields.n,
-                          .args = args};
-    memcpy(launch->grid, ch->grid, sizeof launch->grid);
-    launch->block[0] = ch->block;
-    launch->block[1] = launch->block[2] = 1;
-    launch->cluster[0] = ch->cluster;
-    launch->cluster[1] = launch->cluster[2] = 1;
-    out[made++] = (mk_candidate){
-        .label = mk_strdup(p->arena, ch->label), .nlaunches = 1, .launches = launch, .cost = ch->cost, .own = ch->own};
+  for (int i = 0; i < n && !mk_failed(p->st); i++) made += template_candidate(p, d, w, &problem, &choices[i], &out[made]);
+  return made;
+}
+
+int mk_precedent_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int but) {
+  const mk_choice *few, *rest;
+  const mk_problem problem = problem_of(d, w);
+  int made = 0, n = p->nknown ? mk_sidecars_choose(p->sidecars, &problem, &few, MK_MAX_CANDIDATES, p->st) : 0;
+  int nrest = n > 0 ? mk_sidecars_rest(p->sidecars, &problem, &rest, p->st) : 0;
+  for (int i = but; i < n + nrest && made < MK_MAX_PRECEDENTS && !mk_failed(p->st); i++) {
+    const mk_choice *ch = i < n ? &few[i] : &rest[i - n];
+    if (has_precedent(p, w, ch, few[0].cost)) made += template_candidate(p, d, w, &problem, ch, &out[made]);
   }
   return made;
 }

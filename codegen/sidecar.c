@@ -118,6 +118,12 @@ static int own_first(const void *x, const void *y) {
   return a->own != b->own ? b->own - a->own : by_cost(x, y);
 }
 
+/* What stands behind the first n goes to the rest. */
+static void cut(mk_sidecars *s, mk_sidecar_found *found, int n) {
+  for (int i = n; i < found->n; i++) MK_PUSH(&s->arena, found->rest, found->nrest, found->rest_cap, found->items[i]);
+  if (found->n > n) found->n = n;
+}
+
 static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found, mk_status *st) {
   for (int i = 0; i < s->n; i++) {
     mk_sidecar *one = &s->items[i];
@@ -129,13 +135,13 @@ static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found,
     if (!mk_sidecar_call(s, one->shown, mk_sidecar_enumerate, (void *[]){s, one, (void *)p, found}, 4, st)) return false;
     if (found->n == first) continue;
     qsort(found->items + first, (size_t)(found->n - first), sizeof *found->items, by_cost);
-    if (found->n - first > PER_TEMPLATE) found->n = first + PER_TEMPLATE;
     if (!one->code && !(one->code = mk_sidecar_code(s, one, st))) return false;
     for (int j = first; j < found->n; j++) found->items[j].code = one->code;
+    cut(s, found, first + PER_TEMPLATE);
   }
   if (!found->n) return true;
   qsort(found->items, (size_t)found->n, sizeof *found->items, own_first);
-  if (found->n > MK_MAX_CANDIDATES) found->n = MK_MAX_CANDIDATES;
+  cut(s, found, MK_MAX_CANDIDATES);
   qsort(found->items, (size_t)found->n, sizeof *found->items, by_cost);
   return true;
 }
@@ -157,25 +163,37 @@ const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value,
   return text;
 }
 
-int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st) {
+/* Of the problem; NULL with the status set when a sidecar is wrong. */
+static const mk_sidecar_found *found_for(mk_sidecars *s, const mk_problem *p, mk_status *st) {
   mk_text key = {0};
   mk_problem_key(p, &key);
   uint64_t hash = mk_hash64(mk_text_str(&key), key.len);
-  const mk_sidecar_found *hit = NULL;
-  for (const mk_sidecar_found *f = s->memo[hash % MK_MEMO]; f && !hit; f = f->next)
-    if (!strcmp(f->key, mk_text_str(&key))) hit = f;
-  if (!hit) {
-    mk_sidecar_found *f = MK_NEW(&s->arena, mk_sidecar_found);
+  mk_sidecar_found *f = s->memo[hash % MK_MEMO];
+  while (f && strcmp(f->key, mk_text_str(&key)) != 0) f = f->next;
+  if (!f) {
+    f = MK_NEW(&s->arena, mk_sidecar_found);
     f->key = mk_strdup(&s->arena, mk_text_str(&key));
-    if (!choose(s, p, f, st)) {
-      mk_text_free(&key);
-      return -1;
+    if (choose(s, p, f, st)) {
+      f->next = s->memo[hash % MK_MEMO];
+      s->memo[hash % MK_MEMO] = f;
+    } else {
+      f = NULL;
     }
-    f->next = s->memo[hash % MK_MEMO];
-    s->memo[hash % MK_MEMO] = f;
-    hit = f;
   }
   mk_text_free(&key);
-  *out = hit->items;
-  return hit->n < max ? hit->n : max;
+  return f;
+}
+
+int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st) {
+  const mk_sidecar_found *f = found_for(s, p, st);
+  if (!f) return -1;
+  *out = f->items;
+  return f->n < max ? f->n : max;
+}
+
+int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, const mk_choice **out, mk_status *st) {
+  const mk_sidecar_found *f = found_for(s, p, st);
+  if (!f) return -1;
+  *out = f->rest;
+  return f->nrest;
 }

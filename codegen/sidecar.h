@@ -72,5 +72,7 @@ const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st);
 /* Valid choices, cheapest first, at most max; owned by s. Of one template there are a few, of all MK_MAX_CANDIDATES, the user's
  * before others. -1: a sidecar is wrong. */
 int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st);
+/* The valid choices that are not among those few, in no order. */
+int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, const mk_choice **out, mk_status *st);
 
 #endif

@@ -37,6 +37,8 @@ typedef struct mk_sidecar_found { /* choices for one problem */
   const char *key;
   int n, cap;
   mk_choice *items;
+  int nrest, rest_cap;
+  mk_choice *rest; /* that were dearer than those */
   struct mk_sidecar_found *next;
 } mk_sidecar_found;
 

@@ -65,7 +65,7 @@ static bool is_length(const char *fact) {
   return false;
 }
 
-static uint64_t signature(mk_planner *p, const mk_work *w, int root) {
+static uint64_t signature_of_one(mk_planner *p, const mk_work *w, int root) {
   mk_text t = {0};
   if (root >= 0) {
     mk_problem problem, constant;
@@ -81,6 +81,13 @@ static uint64_t signature(mk_planner *p, const mk_work *w, int root) {
   uint64_t hash = mk_hash64(mk_text_str(&t), t.len);
   mk_text_free(&t);
   return hash;
+}
+
+uint64_t mk_signature(mk_planner *p, const mk_draft *d, const mk_work *w, bool with_before) {
+  uint64_t one = signature_of_one(p, w, d->gr->clusters[w->cluster].root);
+  if (!with_before) return one;
+  uint64_t both[2] = {one, signature_of_one(p, w - 1, -1)};
+  return mk_hash64(both, sizeof both);
 }
 
 /* The row group of a site is part of what is tuned; what it hands to the matmul is not: it may be another value each time. */
@@ -102,8 +109,5 @@ void mk_touch(mk_planner *p, const mk_draft *d, const mk_work *w, bool with_befo
   memcpy(kept, e.items, sizeof *kept * (size_t)e.n);
   out->extents = kept;
   out->nextents = e.n;
-  out->signature = signature(p, w, root);
-  if (!rows) return;
-  uint64_t both[2] = {out->signature, signature(p, rows, -1)};
-  out->signature = mk_hash64(both, sizeof both);
+  out->signature = mk_signature(p, d, w, with_before);
 }

@@ -1,6 +1,7 @@
 #include "runtime/backend.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct mk_backend {
   mk_trial trial;
   mk_tuning tuning; /* what is known of the GPU */
   bool tuning_open, ignore_records;
+  pthread_mutex_t opening; /* of tuning: plans are made in several threads */
 };
 
 mk_backend *mk_backend_begin(const char *name, mk_status *st) {
@@ -28,6 +30,7 @@ mk_backend *mk_backend_begin(const char *name, mk_status *st) {
     return mk_fail(st, MK_EINPUT, "backend '%s' is unknown; use cuda or cpu", name), NULL;
   mk_backend *b = calloc(1, sizeof *b);
   if (!b) return mk_fail(st, MK_ENOMEM, "out of host memory"), NULL;
+  pthread_mutex_init(&b->opening, NULL);
   b->trial.templates = mk_env_get()->templates;
   omp_set_num_threads(mk_env_get()->thread_count); /* the CPU backend's loops and BLAS; test oracles use it beside a GPU too */
   b->gpu_only = name && !strcmp(name, "cuda");
@@ -61,6 +64,7 @@ void mk_backend_close(mk_backend *b) {
   mk_tuning_close(&b->tuning);
   mk_gpu_device_close(b->device);
   mk_arena_free(&b->arena);
+  pthread_mutex_destroy(&b->opening);
   free(b);
 }
 
@@ -71,16 +75,23 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial) { b->trial = *trial; }
 void mk_backend_ignore_records(mk_backend *b) { b->ignore_records = true; }
 
 static mk_tuning *tuning(mk_backend *b) {
+  pthread_mutex_lock(&b->opening);
   if (!b->tuning_open) mk_tuning_open(&b->tuning, b->device);
   b->tuning_open = true;
+  pthread_mutex_unlock(&b->opening);
   return &b->tuning;
 }
 
-mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st) {
+mk_plan *mk_backend_draft(mk_backend *b, const mk_graph *g, mk_status *st) {
   char templates[PATH_MAX];
   mk_status why = {0};
   if (!b->device || !mk_env_data_path("templates", templates, st)) return NULL;
-  mk_plan *plan = mk_gpu_draft(b->device, g, &(mk_plan_options){.templates = templates, .trial = b->trial}, &why);
+  mk_plan_options o = {.templates = templates, .trial = b->trial};
+  mk_plan *plan = NULL;
+  if (mk_gpu_device_wait(b->device, MK_GPU_KNOWN, &why)) {
+    if (!b->ignore_records) o.precedents = mk_tuning_precedents(tuning(b));
+    plan = mk_gpu_draft(b->device, g, &o, &why);
+  }
   if (!plan && mk_backend_as_begun(b)) mk_fail(st, why.code, "%s", why.message); /* else mk_backend_ready says it */
   return plan;
 }

@@ -27,9 +27,10 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial);
 /* From now on the plans keep the cost model's order, whatever was measured on this card. */
 void mk_backend_ignore_records(mk_backend *b);
 
-/* A plan of an optimized graph for the GPU with the cost model's choices, from any thread; NULL with a clean status on the CPU,
- * and when the GPU does not start. Free with mk_plan_free. choose, after ready, takes the choices that were measured. */
-mk_plan *mk_backend_draft(const mk_backend *b, const mk_graph *g, mk_status *st);
+/* A plan of an optimized graph for the GPU with the cost model's choices, and with what was measured among the candidates, from
+ * any thread; NULL with a clean status on the CPU, and when the GPU does not start. Free with mk_plan_free. choose, after ready,
+ * takes the choices that were measured. */
+mk_plan *mk_backend_draft(mk_backend *b, const mk_graph *g, mk_status *st);
 void mk_backend_choose(mk_backend *b, mk_plan *plan);
 
 /* Both: the plan of an optimized graph for the GPU, chosen by what was measured on this card before; NULL with a clean status on

@@ -66,12 +66,14 @@ static bool build(mk_job *j, const mk_measure *m, mk_status *st) {
   options.trial = mk_cli_trial(&m->trial, &j->arena);
   options.trial.pins = m->pins;
   options.trial.npins = m->npins;
+  if (j->device && !m->no_tune) {
+    if (!mk_gpu_device_wait(j->device, MK_GPU_KNOWN, st)) return false;
+    mk_tuning_open(&j->tuning, j->device);
+    options.precedents = mk_tuning_precedents(&j->tuning);
+  }
   j->plan = j->device ? mk_gpu_draft(j->device, j->subject.graph, &options, st) : mk_plan_build(j->subject.graph, &options, st);
   if (!j->plan || (j->device && !mk_gpu_enter(j->device, st))) return false;
-  if (j->device && !m->no_tune) {
-    mk_tuning_open(&j->tuning, j->device);
-    mk_tuning_apply(&j->tuning, j->plan);
-  }
+  if (j->device && !m->no_tune) mk_tuning_apply(&j->tuning, j->plan);
   if (!j->device || !j->plan->nweights || j->subject.has_source) return true;
   return mk_fail(st, MK_EINPUT, "the graph has weights: give --weights PATH, or --synthetic SEED"), false;
 }

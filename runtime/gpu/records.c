@@ -150,7 +150,8 @@ static mk_record copy(mk_arena *arena, const mk_record *r) {
   return c;
 }
 
-void mk_records_add(mk_records *r, const mk_record *record) {
+/* Where the first that is not before this one stands. */
+static int first_from(const mk_records *r, const mk_record *record) {
   int low = 0, high = r->count;
   while (low < high) {
     int middle = (low + high) / 2;
@@ -160,6 +161,11 @@ void mk_records_add(mk_records *r, const mk_record *record) {
       high = middle;
     }
   }
+  return low;
+}
+
+void mk_records_add(mk_records *r, const mk_record *record) {
+  int low = first_from(r, record);
   bool known = low < r->count && !compare(&r->items[low], record);
   if (known && !is_newer(record, &r->items[low])) return;
   mk_record c = copy(&r->arena, record);
@@ -174,19 +180,25 @@ void mk_records_merge(mk_records *into, const mk_records *from) {
   for (int i = 0; i < from->count; i++) mk_records_add(into, &from->items[i]);
 }
 
+const mk_record *mk_records_of(const mk_records *r, uint64_t signature, int *count) {
+  int first = first_from(r, &(mk_record){.signature = signature}), end = first; /* sizes are not negative */
+  while (end < r->count && r->items[end].signature == signature) end++;
+  *count = end - first;
+  return r->items + first;
+}
+
 int mk_record_distance(const mk_record *r, int flop, int bytes) { return abs(r->flop - flop) + abs(r->bytes - bytes); }
 
 const mk_record *mk_records_nearest(const mk_records *r, uint64_t signature, int flop, int bytes, mk_record_accept_fn accept,
                                     void *user) {
   const mk_record *best = NULL;
-  int least = INT_MAX;
-  for (int i = 0; i < r->count; i++) {
-    const mk_record *x = &r->items[i];
-    if (x->signature != signature) continue;
-    int distance = mk_record_distance(x, flop, bytes);
-    if (distance >= least || (accept && !accept(user, x))) continue;
+  int least = INT_MAX, count;
+  const mk_record *all = mk_records_of(r, signature, &count);
+  for (int i = 0; i < count; i++) {
+    int distance = mk_record_distance(&all[i], flop, bytes);
+    if (distance >= least || (accept && !accept(user, &all[i]))) continue;
     least = distance;
-    best = x;
+    best = &all[i];
   }
   return best;
 }

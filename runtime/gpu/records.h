@@ -55,6 +55,9 @@ int mk_record_class(double amount);
 void mk_records_add(mk_records *r, const mk_record *record);
 void mk_records_merge(mk_records *into, const mk_records *from);
 
+/* The records of a signature, which stand together; *count may become 0. */
+const mk_record *mk_records_of(const mk_records *r, uint64_t signature, int *count);
+
 /* How far the record's size is from this one. */
 int mk_record_distance(const mk_record *r, int flop, int bytes);
 

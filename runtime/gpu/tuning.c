@@ -105,15 +105,65 @@ int mk_tuning_candidate(const mk_plan *plan, const mk_group *g, const mk_record_
   return -1;
 }
 
+static bool names(const mk_records *r, uint64_t signature, const char *label) {
+  int count;
+  const mk_record *all = mk_records_of(r, signature, &count);
+  if (!label) return count > 0;
+  for (int i = 0; i < count; i++)
+    if (same_label(&all[i].entries[0], label)) return true;
+  return false;
+}
+
+static bool named(const void *user, uint64_t signature, const char *label) {
+  const mk_tuning *t = user;
+  return names(&t->user, signature, label) || names(&t->shipped, signature, label);
+}
+
+mk_precedents mk_tuning_precedents(const mk_tuning *t) { return (mk_precedents){named, t}; }
+
 typedef struct seeker {
   const mk_plan *plan;
   const mk_group *group;
 } seeker;
 
-/* The group's candidate that the record chose, or -1. */
-static int chosen_by(const seeker *s, const mk_record *r) { return mk_tuning_candidate(s->plan, s->group, &r->entries[0]); }
+static bool has_label(const mk_group *g, const mk_record_entry *e) {
+  for (int c = 0; c < g->ncandidates; c++)
+    if (same_label(e, g->candidates[c].label)) return true;
+  return false;
+}
 
-static bool fits(void *user, const mk_record *r) { return chosen_by(user, r) >= 0; }
+/* What the group takes with candidate c, the group before not counted. */
+static double cost_of(const mk_group *g, int c) {
+  return g->candidates[c].cost - (g->candidates[c].covers ? g[-1].candidates[0].cost : 0);
+}
+
+static bool is_near(const mk_record *r, const mk_group *g, int c) {
+  bool same_size = !mk_record_distance(r, mk_record_class(g->flop), mk_record_class(g->bytes));
+  return same_size || !mk_is_far_behind(cost_of(g, c), cost_of(g, 0));
+}
+
+/* The group's candidate that the record chose, or, where that is none at this size, the fastest of the others; -1: none. *entry:
+ * the record's. */
+static int chosen_by(const seeker *s, const mk_record *r, const mk_record_entry **entry) {
+  int best = -1;
+  for (int i = 0; i < r->count; i++) {
+    const mk_record_entry *e = &r->entries[i];
+    bool other = (e->state == MK_RUNNER_IN || e->state == MK_RUNNER_SLOW) && e->ms >= 0;
+    if (i && (!other || (best >= 0 && e->ms >= (*entry)->ms))) continue;
+    int c = mk_tuning_candidate(s->plan, s->group, e);
+    if (c >= 0 && is_near(r, s->group, c)) {
+      best = c;
+      *entry = e;
+    }
+    if (!i && (best >= 0 || (c < 0 && has_label(s->group, e)))) break; /* its code may have changed */
+  }
+  return best;
+}
+
+static bool fits(void *user, const mk_record *r) {
+  const mk_record_entry *entry;
+  return chosen_by(user, r, &entry) >= 0;
+}
 
 static const mk_record *find(const mk_tuning *t, seeker *s) {
   int flop = mk_record_class(s->group->flop), bytes = mk_record_class(s->group->bytes);
@@ -139,9 +189,10 @@ void mk_tuning_apply(const mk_tuning *t, mk_plan *plan) {
     int length;
     const char *algorithm;
     const mk_record *r = mk_tuning_matters(group) ? find(t, &s) : NULL;
+    const mk_record_entry *entry;
     if (!r) continue;
-    group->chosen = chosen_by(&s, r);
-    mk_tuning_split(r->entries[0].label, &length, &algorithm);
+    group->chosen = chosen_by(&s, r, &entry);
+    mk_tuning_split(entry->label, &length, &algorithm);
     group->algorithm = *algorithm && algorithm_counts(r, group) ? mk_strdup(&plan->arena, algorithm) : NULL;
   }
 }
@@ -157,10 +208,11 @@ typedef enum sighting { NEVER_SEEN, SEEN, CHANGED } sighting;
 static sighting sight(const mk_records *r, uint64_t signature, const char *label, uint64_t code) {
   sighting best = NEVER_SEEN;
   bool same = false;
-  for (int i = 0; i < r->count; i++) {
-    if (r->items[i].signature != signature) continue;
-    for (int k = 0; k < r->items[i].count; k++) {
-      const mk_record_entry *e = &r->items[i].entries[k];
+  int count;
+  const mk_record *all = mk_records_of(r, signature, &count);
+  for (int i = 0; i < count; i++) {
+    for (int k = 0; k < all[i].count; k++) {
+      const mk_record_entry *e = &all[i].entries[k];
       if (family(e->label) != family(label) || strncmp(e->label, label, family(label)) != 0) continue;
       if (best == NEVER_SEEN) best = SEEN;
       if (!same_label(e, label)) continue;

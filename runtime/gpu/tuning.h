@@ -16,6 +16,9 @@ typedef struct mk_tuning {
 void mk_tuning_open(mk_tuning *t, const mk_gpu_device *d);
 void mk_tuning_close(mk_tuning *t);
 
+/* What records chose, for making a plan whose groups have those candidates. t is borrowed. */
+mk_precedents mk_tuning_precedents(const mk_tuning *t);
+
 /* Sets the choice of every group that a record tells something about. */
 void mk_tuning_apply(const mk_tuning *t, mk_plan *plan);
 

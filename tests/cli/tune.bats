@@ -169,6 +169,41 @@ LUA
   [ "$(grep -cE '[|] (best|kept) ' "$(records)")" -eq 4 ]
 }
 
+# root_kernels ROWS: the candidates of the graph's convolution or attention
+root_kernels() {
+  "$MOONKILN" emit "$here/graph.lua" --arch "sm_$FAKE_ARCH" --set rows="$1" --stage plan | grep -oE '(conv|attention)_[a-z]+_[0-9a-f]{10}' | sort -u
+}
+
+# kept_elsewhere ROWS OTHER: the graph, tuned at ROWS, has a kernel that is not among the cheapest at OTHER, which uses it.
+kept_elsewhere() {
+  local dear
+  dear=$(comm -23 <(root_kernels "$1") <(root_kernels "$2") | head -n 1)
+  [ -n "$dear" ]
+  FAKE_TIMES=$dear=0.5 tune --set rows="$1"
+  MOONKILN_LOG=info FAKE_LAUNCHES=$here/launches "$MOONKILN" bench "$here/graph.lua" --synthetic 1 --iterations 1 --set rows="$2" 2>"$here/log"
+  cat "$here/log"
+  [ "$(grep -E '^(conv|attention)_' "$here/launches" | sort -u)" = "$dear" ]
+  ! grep -qE "kernels: .* [1-9][0-9]* compiled" "$here/log" || false
+}
+
+@test "a convolution that was chosen stays at a size for which it is not among the cheapest" {
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { 8, params.rows, 64, 384 }, dtype = "bf16" }
+local w = input { name = "w", shape = { 384, 3, 3, 3, 384 }, dtype = "bf16" } -- a weight would be prepared by a kernel of its own
+output("y", conv(x, w, { t = { 2, 0 }, h = { 1, 1 }, w = { 1, 1 } }) + input { name = "b", shape = { 384 } })
+LUA
+  kept_elsewhere 100 40
+}
+
+@test "an attention that was chosen stays at a size for which it is not among the cheapest" {
+  cat >"$here/graph.lua" <<'LUA'
+local function t(name) return input { name = name, shape = { params.rows, 40, 128 }, dtype = "bf16" } end
+output("y", attention(t "q", t "k", t "v", { scale = 0.125 }):cast "bf16")
+LUA
+  export FAKE_ARCH=90
+  kept_elsewhere 32760 2112
+}
+
 @test "the budget ends it, and the next tuning goes on" {
   run tune --tune-budget 0
   [ "$status" -eq 2 ]

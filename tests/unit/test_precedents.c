@@ -1,0 +1,266 @@
+/* Once one size was tuned, others use its kernels: those stay among the candidates, and groups are made as there. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "runtime/base/env.h"
+#include "runtime/gpu/tuning.h"
+#include "runtime/model/model_graphs.h"
+#include "tests/host/script.h"
+
+enum { MAX_CODES = 512 };
+
+typedef struct codes { /* of kernels */
+  int count;
+  uint64_t items[MAX_CODES];
+} codes;
+
+static bool has_code(const codes *c, uint64_t code) {
+  for (int i = 0; i < c->count; i++)
+    if (c->items[i] == code) return true;
+  return false;
+}
+
+/* The codes of a candidate's kernels; returns how many were not there. */
+static int add_codes(const mk_plan *p, const mk_candidate *x, codes *c) {
+  int before = c->count;
+  for (int i = 0; i < x->nlaunches; i++) {
+    const mk_launch *l = &x->launches[i];
+    if (l->kind != MK_LAUNCH_KERNEL || has_code(c, p->kernels[l->kernel].hash)) continue;
+    assert_true(c->count < MAX_CODES);
+    c->items[c->count++] = p->kernels[l->kernel].hash;
+  }
+  return c->count - before;
+}
+
+/* A record of the group, as if `best` had been the fastest and the others slower by their cost. */
+static void know(mk_tuning *t, const mk_plan *p, const mk_group *g, int best) {
+  mk_record_entry entries[MK_CONTEST_MAX];
+  mk_record r = {g->signature, mk_record_class(g->flop), mk_record_class(g->bytes), "2026-11-22T12:00:00Z", g->name, 0, entries};
+  for (int i = 0; i < g->ncandidates; i++) {
+    const mk_candidate *c = &g->candidates[(best + i) % g->ncandidates];
+    entries[r.count++] = (mk_record_entry){i ? MK_RUNNER_IN : MK_RUNNER_BEST, 1e3 * c->cost, 0, mk_tuning_code(p, c), c->label};
+  }
+  mk_records_add(&t->user, &r);
+}
+
+/* t: of a card, or NULL; made: also when the candidates were. */
+static mk_plan *plan_of(const mk_graph *g, const mk_tuning *t, bool made) {
+  mk_status st = {0};
+  mk_plan_options options = options_for(90);
+  if (t && made) options.precedents = mk_tuning_precedents(t);
+  mk_plan *p = g ? mk_plan_build(g, &options, &st) : NULL;
+  if (!p) fail_msg("%s", st.message);
+  if (t) mk_tuning_apply(t, p);
+  return p;
+}
+
+static mk_plan *plan(const char *format, int size, const mk_tuning *t) {
+  mk_status st = {0};
+  char lua[1024];
+  snprintf(lua, sizeof lua, format, size);
+  mk_graph *g = graph_of(lua, &st);
+  if (!g) fail_msg("%s", st.message);
+  mk_plan *p = plan_of(g, t, true);
+  mk_graph_free(g);
+  return p;
+}
+
+/* ---- the published model */
+
+static int graphs_of(const mk_model_size *size, mk_graph **graphs) {
+  mk_status st = {0};
+  int n = mk_model_graphs("a14b", size, graphs, NULL, &st);
+  if (!n) fail_msg("%s", st.message);
+  return n;
+}
+
+typedef struct gpu { /* that was tuned at one size */
+  mk_tuning tuning;
+  codes compiled; /* to be measured, or chosen where there was nothing to measure */
+} gpu;
+
+/* The best-th of each group's candidates was the fastest. */
+static gpu tuned_at(mk_model_size size, int best) {
+  gpu card = {0};
+  mk_graph *graphs[MK_MODEL_GRAPHS];
+  int n = graphs_of(&size, graphs);
+  for (int i = 0; i < n; i++) {
+    mk_plan *p = plan_of(graphs[i], NULL, false);
+    for (int g = 0; g < p->ngroups; g++) {
+      const mk_group *x = &p->groups[g];
+      bool tuned = mk_tuning_matters(x);
+      if (tuned) know(&card.tuning, p, x, best < x->ncandidates ? best : x->ncandidates - 1);
+      for (int c = 0; c < (tuned ? x->ncandidates : 1); c++) add_codes(p, &x->candidates[c], &card.compiled);
+    }
+    mk_plan_free(p);
+    mk_graph_free(graphs[i]);
+  }
+  return card;
+}
+
+/* How many kernels another size needs beside. early: its candidates are made with the records; then nothing is to be measured. */
+static int kernels_added(const gpu *card, mk_model_size size, bool early) {
+  codes compiled = card->compiled;
+  mk_graph *graphs[MK_MODEL_GRAPHS];
+  int n = graphs_of(&size, graphs), added = 0;
+  for (int i = 0; i < n; i++) {
+    mk_plan *p = plan_of(graphs[i], &card->tuning, early);
+    for (int g = 0; g < p->ngroups; g++) {
+      added += add_codes(p, &p->groups[g].candidates[p->groups[g].chosen], &compiled);
+      if (early && mk_tuning_matters(&p->groups[g]))
+        assert_int_not_equal(mk_tuning_knows(&card->tuning, p, &p->groups[g]), MK_KNOWN_NOT);
+    }
+    mk_plan_free(p);
+    mk_graph_free(graphs[i]);
+  }
+  return added;
+}
+
+static void other_sizes_of_the_model_add_no_kernel(void **state) {
+  (void)state;
+  const mk_model_size small = {832, 480, 81}, large = {1280, 720, 81},
+                      others[] = {{704, 384, 9}, {768, 384, 5}, {832, 480, 21}, {480, 272, 5}};
+  gpu a = tuned_at(small, 0), b = tuned_at(small, 2), c = tuned_at(large, 0);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_int_equal(kernels_added(&a, others[i], true), 0);
+  assert_int_equal(kernels_added(&a, large, true), 0);
+  assert_int_equal(kernels_added(&b, large, true), 0);
+  assert_int_equal(kernels_added(&c, small, true), 0);
+  assert_int_equal(kernels_added(&c, others[0], true), 0);
+  assert_true(kernels_added(&a, large, false) > 3);
+  mk_tuning_close(&a.tuning);
+  mk_tuning_close(&b.tuning);
+  mk_tuning_close(&c.tuning);
+}
+
+/* ---- one group */
+
+#define CONV                                                          \
+  "local x = input{name='x', shape={9, %d, 64, 384}, dtype='bf16'}\n" \
+  "local w = weight('w', {384, 3, 3, 3, 384}):cast'bf16'\n"           \
+  "output('y', conv(x, w, {t = {2, 0}, h = {1, 1}, w = {1, 1}}) + weight('b', {384}))"
+#define ATTENTION                                                                           \
+  "local function t(name) return input{name=name, shape={%d, 40, 128}, dtype='bf16'} end\n" \
+  "output('y', attention(t'q', t'k', t'v', {scale = 0.125}):cast'bf16')"
+
+static bool has_label(const mk_group *g, const char *label) {
+  for (int c = 0; c < g->ncandidates; c++)
+    if (!strcmp(g->candidates[c].label, label)) return true;
+  return false;
+}
+
+static const mk_group *root_group(const mk_plan *p, const char *kind) {
+  for (int g = 0; g < p->ngroups; g++)
+    if (!strcmp(p->groups[g].kind, kind)) return &p->groups[g];
+  fail_msg("no %s", kind);
+  return NULL;
+}
+
+/* Some candidate of one size is too dear for another; it stays once it was chosen. */
+static void what_was_chosen_stays(const char *kind, const char *format, int from, int to) {
+  int gone = 0;
+  mk_plan *tuned = plan(format, from, NULL), *other = plan(format, to, NULL);
+  const mk_group *g = root_group(tuned, kind), *there = root_group(other, kind);
+  assert_true(g->signature == there->signature);
+  for (int c = 0; c < g->ncandidates; c++) {
+    mk_tuning t = {0};
+    if (has_label(there, g->candidates[c].label)) continue;
+    know(&t, tuned, g, c);
+    mk_plan *p = plan(format, to, &t);
+    const mk_group *x = root_group(p, kind);
+    assert_string_equal(x->candidates[x->chosen].label, g->candidates[c].label);
+    assert_true(mk_tuning_code(p, &x->candidates[x->chosen]) == mk_tuning_code(tuned, &g->candidates[c]));
+    assert_int_equal(x->ncandidates, there->ncandidates + 1);
+    for (int k = 0; k < there->ncandidates; k++) assert_true(has_label(x, there->candidates[k].label));
+    mk_plan_free(p);
+    mk_tuning_close(&t);
+    gone++;
+  }
+  assert_true(gone > 0);
+  mk_plan_free(tuned);
+  mk_plan_free(other);
+}
+
+static void convolutions_stay(void **state) {
+  (void)state;
+  what_was_chosen_stays("conv", CONV, 104, 48);
+}
+
+static void attentions_stay(void **state) {
+  (void)state;
+  what_was_chosen_stays("attention", ATTENTION, 32760, 2112);
+}
+
+/* Tuned as an image of a few pixels, where the model expects the opposite of what it does for a large one. */
+static void what_is_far_behind_goes(void **state) {
+  (void)state;
+  mk_plan *tuned = plan(ATTENTION, 64, NULL), *plain = plan(ATTENTION, 32760, NULL);
+  const mk_group *g = root_group(tuned, "attention"), *there = root_group(plain, "attention");
+  int mma = 0;
+  while (strncmp(g->candidates[mma].label, "attention_mma", 13) != 0) mma++;
+  mk_tuning t = {0};
+  know(&t, tuned, g, mma);
+  ((mk_record *)t.user.items)[0].count = 1; /* nothing else was measured */
+  mk_plan *p = plan(ATTENTION, 32760, &t), *again = plan(ATTENTION, 64, &t);
+  const mk_group *x = root_group(p, "attention"), *same = root_group(again, "attention");
+  assert_true(has_label(x, g->candidates[mma].label)); /* it was among the cheapest by chance */
+  assert_int_equal(x->chosen, 0);
+  assert_int_equal(x->ncandidates, there->ncandidates);
+  assert_int_equal(mk_tuning_knows(&t, p, x), MK_KNOWN_NOT); /* so it will be measured */
+  assert_int_equal(same->chosen, mma);                       /* whatever the model says */
+  mk_plan_free(p);
+  mk_plan_free(again);
+  mk_plan_free(tuned);
+  mk_plan_free(plain);
+  mk_tuning_close(&t);
+}
+
+static void far_behind(void **state) {
+  (void)state;
+  assert_false(mk_is_far_behind(1.4, 1));
+  assert_true(mk_is_far_behind(1.6, 1));
+  assert_false(mk_is_far_behind(1.6e-4, 1e-4)); /* little is lost */
+  assert_true(mk_is_far_behind(3.1e-4, 1e-4));
+}
+
+/* Two tiles across the rows of a cluster: not for so few rows. */
+static void the_next_best_stands_in(void **state) {
+  (void)state;
+  mk_plan *tuned = plan(ATTENTION, 2112, NULL);
+  const mk_group *g = root_group(tuned, "attention");
+  int pair = 0, next = -1;
+  while (!strstr(g->candidates[pair].label, "cluster=2")) pair++;
+  mk_tuning t = {0};
+  know(&t, tuned, g, pair);
+  mk_plan *p = plan(ATTENTION, 128, &t);
+  const mk_group *x = root_group(p, "attention");
+  assert_false(has_label(x, g->candidates[pair].label));
+  for (int c = 0; c < g->ncandidates; c++) /* the fastest by the record, which know makes of costs */
+    if (has_label(x, g->candidates[c].label) && (next < 0 || g->candidates[c].cost < g->candidates[next].cost)) next = c;
+  assert_string_equal(x->candidates[x->chosen].label, g->candidates[next].label);
+  ((mk_record_entry *)t.user.items[0].entries)[0].code++; /* not there because it was changed: */
+  mk_plan *changed = plan(ATTENTION, 2112, &t);
+  assert_int_equal(mk_tuning_knows(&t, changed, root_group(changed, "attention")), MK_KNOWN_NOT);
+  assert_int_equal(root_group(changed, "attention")->chosen, 0);
+  mk_plan_free(changed);
+  mk_plan_free(p);
+  mk_plan_free(tuned);
+  mk_tuning_close(&t);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(other_sizes_of_the_model_add_no_kernel),
+      cmocka_unit_test(convolutions_stay),
+      cmocka_unit_test(attentions_stay),
+      cmocka_unit_test(far_behind),
+      cmocka_unit_test(what_is_far_behind_goes),
+      cmocka_unit_test(the_next_best_stands_in),
+  };
+  cmocka_set_message_output(CM_OUTPUT_TAP);
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
