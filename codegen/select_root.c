@@ -274,7 +274,7 @@ int mk_precedent_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, 
   const mk_problem problem = problem_of(d, w);
   int made = 0, n = p->nknown ? mk_sidecars_choose(p->sidecars, &problem, &few, MK_MAX_CANDIDATES, p->st) : 0;
   int nrest = n > 0 ? mk_sidecars_rest(p->sidecars, &problem, &rest, p->st) : 0;
-  for (int i = but; i < n + nrest && made < MK_MAX_PRECEDENTS && !mk_failed(p->st); i++) {
+  for (int i = but < n ? but : n; i < n + nrest && made < MK_MAX_PRECEDENTS && !mk_failed(p->st); i++) {
     const mk_choice *ch = i < n ? &few[i] : &rest[i - n];
     if (has_precedent(p, w, ch, few[0].cost)) made += template_candidate(p, d, w, &problem, ch, &out[made]);
   }

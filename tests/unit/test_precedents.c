@@ -49,9 +49,9 @@ static void know(mk_tuning *t, const mk_plan *p, const mk_group *g, int best) {
 }
 
 /* t: of a card, or NULL; made: also when the candidates were. */
-static mk_plan *plan_of(const mk_graph *g, const mk_tuning *t, bool made) {
+static mk_plan *plan_of(const mk_graph *g, int arch, const mk_tuning *t, bool made) {
   mk_status st = {0};
-  mk_plan_options options = options_for(90);
+  mk_plan_options options = options_for(arch);
   if (t && made) options.precedents = mk_tuning_precedents(t);
   mk_plan *p = g ? mk_plan_build(g, &options, &st) : NULL;
   if (!p) fail_msg("%s", st.message);
@@ -59,13 +59,13 @@ static mk_plan *plan_of(const mk_graph *g, const mk_tuning *t, bool made) {
   return p;
 }
 
-static mk_plan *plan(const char *format, int size, const mk_tuning *t) {
+static mk_plan *plan(const char *format, int arch, int size, const mk_tuning *t) {
   mk_status st = {0};
   char lua[1024];
   snprintf(lua, sizeof lua, format, size);
   mk_graph *g = graph_of(lua, &st);
   if (!g) fail_msg("%s", st.message);
-  mk_plan *p = plan_of(g, t, true);
+  mk_plan *p = plan_of(g, arch, t, true);
   mk_graph_free(g);
   return p;
 }
@@ -90,7 +90,7 @@ static gpu tuned_at(mk_model_size size, int best) {
   mk_graph *graphs[MK_MODEL_GRAPHS];
   int n = graphs_of(&size, graphs);
   for (int i = 0; i < n; i++) {
-    mk_plan *p = plan_of(graphs[i], NULL, false);
+    mk_plan *p = plan_of(graphs[i], 90, NULL, false);
     for (int g = 0; g < p->ngroups; g++) {
       const mk_group *x = &p->groups[g];
       bool tuned = mk_tuning_matters(x);
@@ -109,7 +109,7 @@ static int kernels_added(const gpu *card, mk_model_size size, bool early) {
   mk_graph *graphs[MK_MODEL_GRAPHS];
   int n = graphs_of(&size, graphs), added = 0;
   for (int i = 0; i < n; i++) {
-    mk_plan *p = plan_of(graphs[i], &card->tuning, early);
+    mk_plan *p = plan_of(graphs[i], 90, &card->tuning, early);
     for (int g = 0; g < p->ngroups; g++) {
       added += add_codes(p, &p->groups[g].candidates[p->groups[g].chosen], &compiled);
       if (early && mk_tuning_matters(&p->groups[g]))
@@ -160,17 +160,17 @@ static const mk_group *root_group(const mk_plan *p, const char *kind) {
   return NULL;
 }
 
-/* Some candidate of one size is too dear for another; it stays once it was chosen. */
-static void what_was_chosen_stays(const char *kind, const char *format, int from, int to) {
+/* A candidate of one size that is too dear for another stays once it was chosen; how many there are. */
+static int what_was_chosen_stays(const char *kind, const char *format, int arch, int from, int to) {
   int gone = 0;
-  mk_plan *tuned = plan(format, from, NULL), *other = plan(format, to, NULL);
+  mk_plan *tuned = plan(format, arch, from, NULL), *other = plan(format, arch, to, NULL);
   const mk_group *g = root_group(tuned, kind), *there = root_group(other, kind);
   assert_true(g->signature == there->signature);
   for (int c = 0; c < g->ncandidates; c++) {
     mk_tuning t = {0};
     if (has_label(there, g->candidates[c].label)) continue;
     know(&t, tuned, g, c);
-    mk_plan *p = plan(format, to, &t);
+    mk_plan *p = plan(format, arch, to, &t);
     const mk_group *x = root_group(p, kind);
     assert_string_equal(x->candidates[x->chosen].label, g->candidates[c].label);
     assert_true(mk_tuning_code(p, &x->candidates[x->chosen]) == mk_tuning_code(tuned, &g->candidates[c]));
@@ -180,32 +180,35 @@ static void what_was_chosen_stays(const char *kind, const char *format, int from
     mk_tuning_close(&t);
     gone++;
   }
-  assert_true(gone > 0);
   mk_plan_free(tuned);
   mk_plan_free(other);
+  return gone;
 }
 
 static void convolutions_stay(void **state) {
   (void)state;
-  what_was_chosen_stays("conv", CONV, 104, 48);
+  assert_true(what_was_chosen_stays("conv", CONV, 90, 104, 48) > 0);
+  int gone = 0; /* of the few that sm_80 has */
+  for (int from = 50; from < 112; from += 6) gone += what_was_chosen_stays("conv", CONV, 80, from, 48);
+  assert_true(gone > 0);
 }
 
 static void attentions_stay(void **state) {
   (void)state;
-  what_was_chosen_stays("attention", ATTENTION, 32760, 2112);
+  assert_true(what_was_chosen_stays("attention", ATTENTION, 90, 32760, 2112) > 0);
 }
 
 /* Tuned as an image of a few pixels, where the model expects the opposite of what it does for a large one. */
 static void what_is_far_behind_goes(void **state) {
   (void)state;
-  mk_plan *tuned = plan(ATTENTION, 64, NULL), *plain = plan(ATTENTION, 32760, NULL);
+  mk_plan *tuned = plan(ATTENTION, 90, 64, NULL), *plain = plan(ATTENTION, 90, 32760, NULL);
   const mk_group *g = root_group(tuned, "attention"), *there = root_group(plain, "attention");
   int mma = 0;
   while (strncmp(g->candidates[mma].label, "attention_mma", 13) != 0) mma++;
   mk_tuning t = {0};
   know(&t, tuned, g, mma);
   ((mk_record *)t.user.items)[0].count = 1; /* nothing else was measured */
-  mk_plan *p = plan(ATTENTION, 32760, &t), *again = plan(ATTENTION, 64, &t);
+  mk_plan *p = plan(ATTENTION, 90, 32760, &t), *again = plan(ATTENTION, 90, 64, &t);
   const mk_group *x = root_group(p, "attention"), *same = root_group(again, "attention");
   assert_true(has_label(x, g->candidates[mma].label)); /* it was among the cheapest by chance */
   assert_int_equal(x->chosen, 0);
@@ -230,20 +233,20 @@ static void far_behind(void **state) {
 /* Two tiles across the rows of a cluster: not for so few rows. */
 static void the_next_best_stands_in(void **state) {
   (void)state;
-  mk_plan *tuned = plan(ATTENTION, 2112, NULL);
+  mk_plan *tuned = plan(ATTENTION, 90, 2112, NULL);
   const mk_group *g = root_group(tuned, "attention");
   int pair = 0, next = -1;
   while (!strstr(g->candidates[pair].label, "cluster=2")) pair++;
   mk_tuning t = {0};
   know(&t, tuned, g, pair);
-  mk_plan *p = plan(ATTENTION, 128, &t);
+  mk_plan *p = plan(ATTENTION, 90, 128, &t);
   const mk_group *x = root_group(p, "attention");
   assert_false(has_label(x, g->candidates[pair].label));
   for (int c = 0; c < g->ncandidates; c++) /* the fastest by the record, which know makes of costs */
     if (has_label(x, g->candidates[c].label) && (next < 0 || g->candidates[c].cost < g->candidates[next].cost)) next = c;
   assert_string_equal(x->candidates[x->chosen].label, g->candidates[next].label);
   ((mk_record_entry *)t.user.items[0].entries)[0].code++; /* not there because it was changed: */
-  mk_plan *changed = plan(ATTENTION, 2112, &t);
+  mk_plan *changed = plan(ATTENTION, 90, 2112, &t);
   assert_int_equal(mk_tuning_knows(&t, changed, root_group(changed, "attention")), MK_KNOWN_NOT);
   assert_int_equal(root_group(changed, "attention")->chosen, 0);
   mk_plan_free(changed);
