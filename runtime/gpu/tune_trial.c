@@ -10,10 +10,9 @@
 
 enum { MAX_REPEATS = 3, MIN_ROUNDS = 6, MAX_ROUNDS = MK_RATIO_ROUNDS };
 static const double lap_seconds = 0.4; /* beyond, a kind of group runs less often */
-static const double confirmed = 0.995; /* a change's ratio in whole runs; in a contest it was below 0.99 */
-static const double change_errors = 3; /* standard errors by which a change has to be faster */
-static const double whole_errors = 2;  /* and all of them together */
-static const double shows = 0.999;     /* their ratio, at most */
+static const double confirmed = 0.995; /* a change's ratio in whole runs, midway from a contest's 0.99 to nothing gained */
+static const double slower = 1.001;    /* the ratio of whole runs with all that stay */
+static const double errors = 3;        /* standard errors by which a ratio has to be on its side of 1 */
 static const double warm_seconds = 2;  /* a card that was idle is fast until it is warm, and favours what draws much power */
 
 typedef struct choice { /* of a group, on one side */
@@ -247,7 +246,7 @@ static int judge_changes(course *c) {
     mk_tune_change *change = &c->changes[i];
     bool runs = c->ms[0][i * MAX_ROUNDS] > 0;
     change->ratio = runs ? ratio_of(c, i, &change->error) : 0;
-    c->active[i] = runs && change->ratio < confirmed && change->ratio + change_errors * change->error < 1;
+    c->active[i] = runs && change->ratio < confirmed && change->ratio + errors * change->error < 1;
     left += c->active[i];
     mk_log(MK_LOG_INFO, "tuning: %s: %s instead of %s takes %.4f +- %.4f of its time in whole runs", change->record->name,
            change->record->entries[0].label, change->record->entries[change->usual].label, change->ratio, change->error);
@@ -266,7 +265,7 @@ static int halve(course *c, const double *saved, int left) {
   return left / 2;
 }
 
-/* The changes that are left are kept when they show together; if not, the better half of them is tried, and so on. */
+/* The changes that are left are kept unless they make the whole slower; then the better half of them is tried, and so on. */
 static bool judge(course *c, mk_tune_whole *out, mk_status *st) {
   double *saved = MK_NEW_ARRAY(&c->arena, double, c->nchanges);
   for (int i = 0; i < c->nchanges; i++) c->active[i] = true;
@@ -277,7 +276,7 @@ static bool judge(course *c, mk_tune_whole *out, mk_status *st) {
   while (left) {
     if (again && !hold(c, 0.6 * (c->end - mk_now()), st)) return false;
     out->ratio = ratio_of(c, c->nchanges, &out->error);
-    if (out->ratio < shows && out->ratio + whole_errors * out->error < 1) break;
+    if (out->ratio <= slower || out->ratio - errors * out->error <= 1) break;
     left = mk_now() < c->end ? halve(c, saved, left) : 0;
     again = true;
   }

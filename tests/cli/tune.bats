@@ -85,6 +85,20 @@ chosen() {
   [[ $output == *"2 known before, 0 measured"* ]]
 }
 
+@test "a change that its group's times confirm is kept, however little of the whole it is" {
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
+local h = x + matmul(x:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu()
+output("y", h * ((h * h):mean() + 1e-6):rsqrt())
+LUA
+  mapfile -t all < <(kernels)
+  FAKE_TIMES=row_norm=1000,${all[2]}=0.5 run tune
+  echo "$output"
+  [[ $output == *"1 with another choice than the cost model's that is faster by itself, 1 of them in whole runs, too"* ]]
+  [[ $output == *"whole runs of graph: 1 of 1 kept, which take 0.9995 +-"* ]]
+  [ "$(chosen)" = "${all[2]}" ]
+}
+
 @test "what costs its neighbours more than it gains is not chosen" {
   cat >"$here/graph.lua" <<'LUA'
 local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
