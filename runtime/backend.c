@@ -21,6 +21,7 @@ struct mk_backend {
   int count, cap;
   mk_trial trial;
   mk_tuning tuning; /* what is known of the GPU */
+  mk_records used;  /* what is not known, and was used; kept at the end, as plans that are made in between read the others */
   bool tuning_open, ignore_records;
   pthread_mutex_t opening; /* of tuning: plans are made in several threads */
 };
@@ -58,8 +59,18 @@ mk_backend *mk_backend_open(const char *name, mk_status *st) {
   return NULL;
 }
 
+/* Where kernels are not kept, there is nothing to be used again. */
+static void keep_used(mk_backend *b) {
+  mk_status why = {0};
+  b->used.environment = b->tuning.user.environment;
+  if (b->used.count && b->device && b->device->cache.writable && !mk_tuning_keep(&b->tuning, &b->used, &why))
+    mk_log(MK_LOG_INFO, "what was chosen without tuning is not noted: %s", why.message);
+  mk_records_free(&b->used);
+}
+
 void mk_backend_close(mk_backend *b) {
   if (!b) return;
+  keep_used(b);
   for (int i = 0; i < b->count; i++) mk_plan_free(b->plans[i]);
   mk_tuning_close(&b->tuning);
   mk_gpu_device_close(b->device);
@@ -143,7 +154,10 @@ mk_session *mk_backend_session(mk_backend *b, const mk_graph *g, const mk_plan *
     MK_PUSH(&b->arena, b->plans, b->count, b->cap, made);
     plan = made;
   }
-  return mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
+  mk_session *s = mk_gpu_session_open(b->device, plan, &(mk_gpu_session_options){0}, st);
+  for (int i = 0; s && !b->ignore_records && i < plan->ngroups; i++) /* where the choice does not work, it may another day */
+    if (mk_gpu_session_choice(s, i) == plan->groups[i].chosen) mk_tuning_use(tuning(b), plan, &plan->groups[i], &b->used);
+  return s;
 }
 
 bool mk_backend_fits(mk_backend *b, mk_plan *const *plans, int count, bool offload, const char *what, mk_status *st) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char head[] = "# moonkiln tuning records, version 2";
 static const char explanation[] =
@@ -20,6 +21,14 @@ static const char explanation[] =
 void mk_records_free(mk_records *r) {
   mk_arena_free(&r->arena);
   *r = (mk_records){0};
+}
+
+bool mk_record_is_measured(const mk_record *r) { return r->entries[0].state != MK_RUNNER_USED; }
+
+void mk_record_date(char out[32]) {
+  time_t seconds = time(NULL);
+  struct tm utc;
+  strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
 }
 
 int mk_record_class(double amount) { return amount > 1 ? (int)lround(4 * log2(amount)) : 0; }
@@ -114,7 +123,8 @@ static bool parse_record(char *line, mk_record *r, mk_record_entry entries[MK_CO
     next = split(entry);
     if (!parse_entry(entry, &entries[r->count++])) return false;
   }
-  return !next && (entries[0].state == MK_RUNNER_BEST || entries[0].state == MK_RUNNER_KEPT);
+  mk_runner_state first = entries[0].state;
+  return !next && (first == MK_RUNNER_BEST || first == MK_RUNNER_KEPT || first == MK_RUNNER_USED);
 }
 
 /* ---- the set */
@@ -127,6 +137,7 @@ static int compare(const mk_record *a, const mk_record *b) {
 
 static bool is_newer(const mk_record *a, const mk_record *b) {
   int order = strcmp(a->date, b->date);
+  if (mk_record_is_measured(a) != mk_record_is_measured(b)) return mk_record_is_measured(a);
   if (order) return order > 0;
   mk_text x = {0}, y = {0};
   print_record(a, &x);

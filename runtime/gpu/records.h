@@ -47,11 +47,17 @@ typedef struct mk_records {
 
 void mk_records_free(mk_records *r);
 
+/* Else it says what was used without. */
+bool mk_record_is_measured(const mk_record *r);
+
+/* Of now. */
+void mk_record_date(char out[32]);
+
 /* The size class of a number: log2 in quarters, rounded; 0 for anything below 1. */
 int mk_record_class(double amount);
 
-/* Takes a copy of the record in; of two for one signature and size the newer stays, of two of one second the greater text, so
- * that the order of merging does not matter. */
+/* Takes a copy of the record in; of two for one signature and size the measured one stays, else the newer, of two of one second
+ * the greater text, so that the order of merging does not matter. */
 void mk_records_add(mk_records *r, const mk_record *record);
 void mk_records_merge(mk_records *into, const mk_records *from);
 

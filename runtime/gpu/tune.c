@@ -137,7 +137,7 @@ static bool compile(tuner *t, mk_status *st) {
 /* Counts how far the winner is the one of an earlier record. */
 static void compare(tuner *t, const mk_record *r) {
   const mk_record *before = mk_records_nearest(&t->earlier, r->signature, r->flop, r->bytes, NULL, NULL);
-  if (!before || mk_record_distance(before, r->flop, r->bytes)) return;
+  if (!before || !mk_record_is_measured(before) || mk_record_distance(before, r->flop, r->bytes)) return;
   for (int i = 0; i < r->count; i++) {
     const mk_record_entry *e = &r->entries[i];
     if (strcmp(e->label, before->entries[0].label) != 0) continue;

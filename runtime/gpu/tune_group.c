@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/hash.h"
@@ -380,10 +379,8 @@ static int usual_of(const mk_contest *c) {
 
 static void make_result(const trial *t, int winner, mk_tune_result *out) {
   char date[32];
-  time_t seconds = time(NULL);
-  struct tm utc;
   const char *usual = t->contest.runners[usual_of(&t->contest)].label;
-  strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
+  mk_record_date(date);
   mk_record_entry *entries = MK_NEW_ARRAY(t->arena, mk_record_entry, t->contest.count);
   for (int i = 0; i < t->contest.count; i++) {
     const mk_runner *r = &t->contest.runners[i];

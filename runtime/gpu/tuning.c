@@ -9,6 +9,8 @@
 #include "runtime/gpu/lt.h"
 #include "runtime/gpu/nvrtc_note.h"
 
+static const double estimate = 1.05, little = 1.5e-4; /* a factor; seconds of a launch */
+
 /* ---- opening */
 
 static bool environment_of(const mk_gpu_device *d, mk_tune_environment *e) {
@@ -124,6 +126,7 @@ mk_precedents mk_tuning_precedents(const mk_tuning *t) { return (mk_precedents){
 typedef struct seeker {
   const mk_plan *plan;
   const mk_group *group;
+  bool unmeasured; /* looks for what was used, not measured */
 } seeker;
 
 static bool has_label(const mk_group *g, const mk_record_entry *e) {
@@ -137,9 +140,12 @@ static double cost_of(const mk_group *g, int c) {
   return g->candidates[c].cost - (g->candidates[c].covers ? g[-1].candidates[0].cost : 0);
 }
 
+/* Whether the candidate will do at this size, by the cost model: which has chosen itself what was not measured, and then will not
+ * be overruled by more than what its estimates can tell, or than what does not matter. */
 static bool is_near(const mk_record *r, const mk_group *g, int c) {
-  bool same_size = !mk_record_distance(r, mk_record_class(g->flop), mk_record_class(g->bytes));
-  return same_size || !mk_is_far_behind(cost_of(g, c), cost_of(g, 0));
+  double cost = cost_of(g, c), usual = cost_of(g, 0);
+  if (!mk_record_distance(r, mk_record_class(g->flop), mk_record_class(g->bytes))) return true;
+  return !mk_is_far_behind(cost, usual) && (mk_record_is_measured(r) || cost <= estimate * usual || cost <= usual + little);
 }
 
 /* The group's candidate that the record chose, or, where that is none at this size, the fastest of the others; -1: none. *entry:
@@ -162,7 +168,7 @@ static int chosen_by(const seeker *s, const mk_record *r, const mk_record_entry 
 
 static bool fits(void *user, const mk_record *r) {
   const mk_record_entry *entry;
-  return chosen_by(user, r, &entry) >= 0;
+  return mk_record_is_measured(r) != ((const seeker *)user)->unmeasured && chosen_by(user, r, &entry) >= 0;
 }
 
 static const mk_record *find(const mk_tuning *t, seeker *s) {
@@ -185,16 +191,36 @@ static bool algorithm_counts(const mk_record *r, const mk_group *g) {
 void mk_tuning_apply(const mk_tuning *t, mk_plan *plan) {
   for (int g = 0; g < plan->ngroups; g++) {
     mk_group *group = &plan->groups[g];
-    seeker s = {plan, group};
+    seeker s = {.plan = plan, .group = group};
     int length;
     const char *algorithm;
     const mk_record *r = mk_tuning_matters(group) ? find(t, &s) : NULL;
     const mk_record_entry *entry;
+    s.unmeasured = !r;
+    if (!r && mk_tuning_matters(group)) r = find(t, &s);
     if (!r) continue;
     group->chosen = chosen_by(&s, r, &entry);
     mk_tuning_split(entry->label, &length, &algorithm);
     group->algorithm = *algorithm && algorithm_counts(r, group) ? mk_strdup(&plan->arena, algorithm) : NULL;
   }
+}
+
+void mk_tuning_use(const mk_tuning *t, const mk_plan *plan, const mk_group *g, mk_records *out) {
+  seeker s = {.plan = plan, .group = g};
+  mk_record r = {
+      .signature = g->signature, .flop = mk_record_class(g->flop), .bytes = mk_record_class(g->bytes), .name = g->name};
+  if (!mk_tuning_matters(g) || find(t, &s)) return;
+  s.unmeasured = true;
+  const mk_record *used = find(t, &s);
+  if (used && !mk_record_distance(used, r.flop, r.bytes)) return;
+  char date[32];
+  const mk_candidate *c = &g->candidates[g->chosen];
+  const mk_record_entry entry = {MK_RUNNER_USED, -1, -1, mk_tuning_code(plan, c), c->label};
+  mk_record_date(date);
+  r.date = date;
+  r.count = 1;
+  r.entries = &entry;
+  mk_records_add(out, &r);
 }
 
 /* ---- what is known */
@@ -211,7 +237,7 @@ static sighting sight(const mk_records *r, uint64_t signature, const char *label
   int count;
   const mk_record *all = mk_records_of(r, signature, &count);
   for (int i = 0; i < count; i++) {
-    for (int k = 0; k < all[i].count; k++) {
+    for (int k = 0; k < all[i].count && mk_record_is_measured(&all[i]); k++) {
       const mk_record_entry *e = &all[i].entries[k];
       if (family(e->label) != family(label) || strncmp(e->label, label, family(label)) != 0) continue;
       if (best == NEVER_SEEN) best = SEEN;
@@ -224,7 +250,7 @@ static sighting sight(const mk_records *r, uint64_t signature, const char *label
 }
 
 mk_known mk_tuning_knows(const mk_tuning *t, const mk_plan *plan, const mk_group *g) {
-  seeker s = {plan, g};
+  seeker s = {.plan = plan, .group = g};
   const mk_record *r = find(t, &s);
   if (!r) return MK_KNOWN_NOT;
   for (int c = 0; c < g->ncandidates; c++) {

@@ -29,8 +29,11 @@ typedef enum mk_known {
 } mk_known;
 mk_known mk_tuning_knows(const mk_tuning *t, const mk_plan *plan, const mk_group *g);
 
-/* Adds what was measured, here and (unless t was never opened) in the user's file. False with the status set when it could not be
- * written. */
+/* Notes what the group uses, where no record tells it. */
+void mk_tuning_use(const mk_tuning *t, const mk_plan *plan, const mk_group *g, mk_records *out);
+
+/* Adds what was measured or used, here and (unless t was never opened) in the user's file. False with the status set when it
+ * could not be written. */
 bool mk_tuning_keep(mk_tuning *t, const mk_records *fresh, mk_status *st);
 
 /* Whether there is something to choose among in the group, and it is worth it. */

@@ -18,7 +18,7 @@ setup() {
   [ -e "$kernels" ] || on_gpu >/dev/null 2>&1
 }
 
-on_gpu() { generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda --tune-budget 0 --out "$out/x.y4m"; }
+on_gpu() { generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda --tune-budget 0 --out "$out/x.y4m" "$@"; }
 
 @test "a timeline tells what the start is made of" {
   run on_gpu
@@ -50,6 +50,21 @@ on_gpu() { generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda --tune-budget 0
   head -c 30 "$kernels/nvrtc" >"$here/half" && cp "$here/half" "$kernels/nvrtc" && looks_again
   chmod 666 "$kernels/nvrtc" && looks_again
   CUDA_HOME=$here looks_again
+}
+
+@test "another size needs no other kernels, though nothing was measured" {
+  export MOONKILN_LOG=info
+  on_gpu --size 96x96 --frames 9
+  run on_gpu --size 160x96 --frames 5
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "$(grep -c 'kernels: .* 0 compiled' <<<"$output")" -ge 3 ]
+  ! grep -qE 'kernels: .* [1-9][0-9]* compiled' <<<"$output" || false
+  grep -q '[|] used - - ' "$kernels"/tuning/*.tune
+  cp "$kernels"/tuning/*.tune "$here/before"
+  on_gpu --size 160x96 --frames 5 --no-tune # neither reads nor notes
+  on_gpu --size 160x96 --frames 5
+  cmp "$kernels"/tuning/*.tune "$here/before"
 }
 
 @test "a GPU that does not start" {

@@ -103,7 +103,25 @@ static gpu tuned_at(mk_model_size size, int best) {
   return card;
 }
 
-/* How many kernels another size needs beside. early: its candidates are made with the records; then nothing is to be measured. */
+/* Nothing was measured: the cost model's choices were used. */
+static gpu used_at(mk_model_size size) {
+  gpu card = {0};
+  mk_graph *graphs[MK_MODEL_GRAPHS];
+  int n = graphs_of(&size, graphs);
+  for (int i = 0; i < n; i++) {
+    mk_plan *p = plan_of(graphs[i], 90, NULL, false);
+    for (int g = 0; g < p->ngroups; g++) {
+      mk_tuning_use(&card.tuning, p, &p->groups[g], &card.tuning.user);
+      add_codes(p, &p->groups[g].candidates[0], &card.compiled);
+    }
+    mk_plan_free(p);
+    mk_graph_free(graphs[i]);
+  }
+  return card;
+}
+
+/* How many kernels another size needs beside. early: its candidates are made with the records; then, if the first size was
+ * measured, nothing is left to be. */
 static int kernels_added(const gpu *card, mk_model_size size, bool early) {
   codes compiled = card->compiled;
   mk_graph *graphs[MK_MODEL_GRAPHS];
@@ -112,7 +130,7 @@ static int kernels_added(const gpu *card, mk_model_size size, bool early) {
     mk_plan *p = plan_of(graphs[i], 90, &card->tuning, early);
     for (int g = 0; g < p->ngroups; g++) {
       added += add_codes(p, &p->groups[g].candidates[p->groups[g].chosen], &compiled);
-      if (early && mk_tuning_matters(&p->groups[g]))
+      if (early && card->tuning.user.items[0].entries[0].state != MK_RUNNER_USED && mk_tuning_matters(&p->groups[g]))
         assert_int_not_equal(mk_tuning_knows(&card->tuning, p, &p->groups[g]), MK_KNOWN_NOT);
     }
     mk_plan_free(p);
@@ -135,6 +153,14 @@ static void other_sizes_of_the_model_add_no_kernel(void **state) {
   mk_tuning_close(&a.tuning);
   mk_tuning_close(&b.tuning);
   mk_tuning_close(&c.tuning);
+}
+
+static void nor_where_nothing_was_measured(void **state) {
+  (void)state;
+  const mk_model_size first = {832, 480, 81}, others[] = {{1280, 720, 81}, {704, 384, 9}, {768, 384, 5}, {832, 480, 21}};
+  gpu card = used_at(first);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_int_equal(kernels_added(&card, others[i], true), 0);
+  mk_tuning_close(&card.tuning);
 }
 
 /* ---- one group */
@@ -255,14 +281,52 @@ static void the_next_best_stands_in(void **state) {
   mk_tuning_close(&t);
 }
 
+/* An unmeasured choice goes where the cost model is sure of another, and gives way to what was measured. */
+static void what_was_used(void **state) {
+  (void)state;
+  mk_plan *p = plan(ATTENTION, 90, 32760, NULL);
+  mk_group *g = (mk_group *)root_group(p, "attention");
+  mk_tuning t = {0};
+  g->chosen = 1;
+  mk_tuning_use(&t, p, g, &t.user);
+  assert_int_equal(t.user.count, 1);
+  assert_false(mk_record_is_measured(&t.user.items[0]));
+  mk_tuning_use(&t, p, g, &t.user); /* there is one */
+  assert_int_equal(t.user.count, 1);
+  assert_int_equal(mk_tuning_knows(&t, p, g), MK_KNOWN_NOT);
+  mk_plan *same = plan(ATTENTION, 90, 32760, &t), *near = plan(ATTENTION, 90, 40000, &t);
+  const mk_group *x = root_group(near, "attention");
+  assert_int_equal(root_group(same, "attention")->chosen, 1);
+  assert_string_equal(x->candidates[x->chosen].label, g->candidates[1].label);
+  mk_tuning other = {0};
+  g->chosen = g->ncandidates - 1; /* by far the dearest */
+  mk_tuning_use(&other, p, g, &other.user);
+  mk_plan *far = plan(ATTENTION, 90, 40000, &other);
+  assert_int_equal(root_group(far, "attention")->chosen, 0);
+  know(&t, p, g, 2);
+  assert_int_equal(t.user.count, 1); /* in place of the other, whatever their dates */
+  mk_tuning_apply(&t, p);
+  assert_int_equal(g->chosen, 2);
+  mk_tuning_use(&t, p, g, &t.user);
+  assert_true(t.user.count == 1 && mk_record_is_measured(&t.user.items[0]));
+  mk_plan_free(far);
+  mk_plan_free(near);
+  mk_plan_free(same);
+  mk_plan_free(p);
+  mk_tuning_close(&other);
+  mk_tuning_close(&t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(other_sizes_of_the_model_add_no_kernel),
+      cmocka_unit_test(nor_where_nothing_was_measured),
       cmocka_unit_test(convolutions_stay),
       cmocka_unit_test(attentions_stay),
       cmocka_unit_test(far_behind),
       cmocka_unit_test(what_is_far_behind_goes),
       cmocka_unit_test(the_next_best_stands_in),
+      cmocka_unit_test(what_was_used),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
   return cmocka_run_group_tests(tests, NULL, NULL);

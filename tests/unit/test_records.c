@@ -166,6 +166,46 @@ static void newest_wins_in_any_order(void **state) {
   mk_text_free(&first);
 }
 
+static void measured_before_used(void **state) {
+  (void)state;
+  mk_record measured = record(5, 4, 4, NOON), used = record(5, 4, 4, LATER);
+  mk_record_entry chosen[] = {{MK_RUNNER_USED, -1, -1, 9, "another"}};
+  used.entries = chosen;
+  used.count = 1;
+  const mk_record *orders[][2] = {{&measured, &used}, {&used, &measured}};
+  for (int i = 0; i < 2; i++) {
+    mk_records r = {.environment = here}, again;
+    mk_text text = {0};
+    mk_records_add(&r, orders[i][0]);
+    mk_records_print(&r, &text); /* either can be read */
+    assert_true(parses(mk_text_str(&text), &again) && again.count == 1 && !again.damaged);
+    mk_records_add(&again, orders[i][1]);
+    assert_true(again.count == 1 && mk_record_is_measured(&again.items[0]));
+    mk_text_free(&text);
+    mk_records_free(&again);
+    mk_records_free(&r);
+  }
+}
+
+static void of_a_signature(void **state) {
+  (void)state;
+  mk_records r = {.environment = here};
+  static const uint64_t signatures[] = {9, 5, 5, 7, 5};
+  int count;
+  for (int i = 0; i < 5; i++) {
+    mk_record x = record(signatures[i], i, i, NOON);
+    mk_records_add(&r, &x);
+  }
+  const mk_record *all = mk_records_of(&r, 5, &count);
+  assert_int_equal(count, 3);
+  for (int i = 0; i < count; i++) assert_true(all[i].signature == 5);
+  for (uint64_t none = 4; none <= 10; none += 2) {
+    mk_records_of(&r, none, &count);
+    assert_int_equal(count, 0);
+  }
+  mk_records_free(&r);
+}
+
 static bool not_the_nearest(void *user, const mk_record *r) { return r->flop != *(int *)user; }
 
 static void nearest(void **state) {
@@ -334,6 +374,8 @@ int main(void) {
       cmocka_unit_test(damaged_lines_are_left_out),
       cmocka_unit_test(any_damage),
       cmocka_unit_test(newest_wins_in_any_order),
+      cmocka_unit_test(measured_before_used),
+      cmocka_unit_test(of_a_signature),
       cmocka_unit_test(nearest),
       cmocka_unit_test(classes),
       cmocka_unit_test(file_names),
