@@ -10,9 +10,8 @@
 #include "runtime/gpu/tune_trial.h"
 
 static const double save_seconds = 5;     /* what a killed process loses at most */
-static const double contest_share = 0.65; /* of the budget, compiling included; the rest is for whole runs */
-static const double compile_share = 0.55; /* of the budget: what is compiled late would not be measured any more */
-static const double trial_share = 0.6;    /* of what is left for whole runs: one plan's */
+static const double contest_share = 0.65; /* of a visit, compiling included; the rest is for whole runs */
+static const double worth_a_visit = 1;    /* seconds */
 static const double close_enough = 1.01;
 enum { KERNELS_PER_WORKER = 4 }; /* compiled at a time, so that measuring begins soon */
 
@@ -28,15 +27,15 @@ typedef struct tuner {
   mk_gpu_block spaces[MK_SPACE_COUNT]; /* of the job at hand; SCRATCH stays empty: it is the device's */
   int job;                             /* -1: none */
   mk_records fresh, earlier;           /* earlier: the user's when it began */
-  double start, saved, in_trials;      /* when it began, saved; seconds */
-  int at;                              /* the problem at hand */
+  double start, saved;                 /* when it began, saved */
+  double contests_end, visit_end;      /* of the visit at hand, in seconds from the start */
+  int at, done;                        /* the problem at hand; how many are done */
   mk_arena results;                    /* of the job at hand: */
   mk_tune_change *changes;             /* what is to be seen in whole runs */
   int nchanges, changes_cap;
 } tuner;
 
 static double spent(const tuner *t) { return mk_now() - t->start; }
-static double spent_on_contests(const tuner *t) { return spent(t) - t->in_trials; }
 
 /* ---- telling and saving */
 
@@ -44,13 +43,13 @@ static bool tell(tuner *t, const char *group, const char *best, double best_ms) 
   double seconds = spent(t), value = 0, done = 0;
   for (int i = 0; i < t->problems.count; i++) {
     value += t->problems.items[i].value;
-    if (i < t->at) done += t->problems.items[i].value;
+    if (t->problems.items[i].done) done += t->problems.items[i].value;
   }
   /* Measuring goes by value, compiling by number. */
   double left = t->o->seconds - seconds, likely = done > 0 ? seconds * (value - done) / done : left;
-  double by_number = t->at > 0 ? seconds * (t->problems.count - t->at) / t->at : left;
+  double by_number = t->done > 0 ? seconds * (t->problems.count - t->done) / t->done : left;
   if (by_number > likely) likely = by_number;
-  mk_tune_progress p = {.done = t->at,
+  mk_tune_progress p = {.done = t->done,
                         .total = t->problems.count,
                         .group = group,
                         .best = best,
@@ -71,7 +70,7 @@ static bool watch(void *user, const char *best, double best_ms) {
 static bool while_compiling(void *user, const char *what, int64_t done, int64_t total) {
   tuner *t = user;
   (void)what, (void)done, (void)total;
-  return tell(t, NULL, NULL, 0) && spent_on_contests(t) < compile_share * t->o->seconds;
+  return tell(t, NULL, NULL, 0) && spent(t) < t->contests_end;
 }
 
 /* Records that cannot be written are used all the same. */
@@ -128,7 +127,7 @@ static bool compile(tuner *t, mk_status *st) {
   if (!count_new(t, wanted)) return true;
   int enough = KERNELS_PER_WORKER * mk_env_get()->worker_count;
   for (int i = t->at + 1; i < t->problems.count && t->problems.items[i].job == t->job && count_new(t, wanted) < enough; i++)
-    mk_tune_wanted(plan, t->problems.items[i].group, wanted);
+    if (!t->problems.items[i].done) mk_tune_wanted(plan, t->problems.items[i].group, wanted);
   return mk_gpu_kernels_load(t->d, plan->kernels, plan->nkernels, wanted, t->bench.kernels, &t->arena, while_compiling, t, st);
 }
 
@@ -169,13 +168,11 @@ static mk_record settled(tuner *t, const mk_tune_change *c, bool kept) {
   return r;
 }
 
-/* Seconds for the contests to come. */
-static double reserved(const tuner *t) {
-  double left = contest_share * t->o->seconds - spent_on_contests(t);
-  return left > 0 ? left * (t->problems.count - t->at) / t->problems.count : 0;
+/* The budget's end ends whole runs, too: what they have not judged by then is measured again by the next tuning. */
+static bool between_laps(void *user) {
+  tuner *t = user;
+  return tell(t, "whole runs", NULL, 0) && spent(t) < t->o->seconds;
 }
-
-static bool between_laps(void *user) { return tell(user, "whole runs", NULL, 0); }
 
 /* Sees in whole runs which changes are worth it. A change that cannot be tried is none. */
 static void try_changes(tuner *t) {
@@ -193,10 +190,9 @@ static void try_changes(tuner *t) {
   mk_records_merge(&t->tuning->user, &without); /* until the verdict, and not on disk */
   mk_records_free(&without);
   mk_tuning_apply(t->tuning, plan);
-  double seconds = trial_share * (t->o->seconds - spent(t) - reserved(t));
-  bool ok = tell(t, "whole runs", NULL, 0) &&
-            mk_tune_trial(t->d, plan, t->changes, t->nchanges, seconds, between_laps, t, &whole, &why);
-  if (t->report->stopped) return; /* the next run measures them again */
+  bool ok = between_laps(t) &&
+            mk_tune_trial(t->d, plan, t->changes, t->nchanges, t->visit_end - spent(t), between_laps, t, &whole, &why);
+  if (!ok && (t->report->stopped || spent(t) >= t->o->seconds)) return;
   if (!ok) mk_log(MK_LOG_WARNING, "tuning: %s cannot be run as a whole, and keeps its order: %s", plan->name, why.message);
   mk_tune_verdict v = {.changed = t->nchanges, .ratio = ok ? whole.ratio : 1, .error = ok ? whole.error : 0};
   snprintf(v.plan, sizeof v.plan, "%s", plan->name);
@@ -210,10 +206,8 @@ static void try_changes(tuner *t) {
   save(t);
 }
 
-static void end_job(tuner *t) {
-  double begun = mk_now();
+static void end_visit(tuner *t) {
   if (t->nchanges && !t->report->stopped) try_changes(t);
-  t->in_trials += mk_now() - begun;
   leave_job(t);
   mk_arena_free(&t->results);
   t->changes = NULL;
@@ -222,14 +216,15 @@ static void end_job(tuner *t) {
 
 /* ---- the whole */
 
-/* False with the status set when nothing can be done at all; t->report->stopped or the budget end the loop otherwise. */
+/* The problem at hand. False with the status set when nothing can be done any more. */
 static bool measure(tuner *t, mk_status *st) {
-  const mk_tune_problem *p = &t->problems.items[t->at];
+  mk_tune_problem *p = &t->problems.items[t->at];
   mk_tune_result result;
   mk_status why = {0};
-  double left = contest_share * t->o->seconds - spent_on_contests(t);
-  bool ok = mk_tune_group(&t->bench, p->group, mk_tune_share(&t->problems, t->at, left), watch, t, &t->results, &result,
-                          &t->report->excluded, &why);
+  double seconds = mk_tune_share(&t->problems, t->at, t->contests_end - spent(t));
+  bool ok = mk_tune_group(&t->bench, p->group, seconds, watch, t, &t->results, &result, &t->report->excluded, &why);
+  p->done = !t->report->stopped;
+  t->done += p->done;
   if (ok && !result.usual) {
     keep(t, &result.record);
     if (mk_now() - t->saved > save_seconds) save(t);
@@ -246,18 +241,35 @@ static bool measure(tuner *t, mk_status *st) {
   return !mk_failed(st);
 }
 
-static bool run(tuner *t, mk_status *st) {
+/* Contests of a job's problems, until it has had its part of the time left. t->report->stopped: by the user. */
+static bool visit(tuner *t, int job, mk_status *st) {
+  double begun = spent(t), seconds = mk_tune_job_share(&t->problems, job, t->o->seconds - begun);
+  t->contests_end = begun + contest_share * seconds;
+  t->visit_end = begun + seconds;
   for (t->at = 0; t->at < t->problems.count; t->at++) {
     const mk_tune_problem *p = &t->problems.items[t->at];
     mk_status why = {0};
-    if (t->job != p->job) end_job(t);
-    if (!tell(t, NULL, NULL, 0) || spent_on_contests(t) > contest_share * t->o->seconds) break;
+    if (p->job != job || p->done) continue;
+    if (!tell(t, NULL, NULL, 0) || spent(t) > t->contests_end) break;
     if (!t->bench.d && !mk_tune_bench_open(&t->bench, t->d, st)) return false;
-    if (!enter_job(t, p->job, st)) return false;
+    if (!enter_job(t, job, st)) return false;
     if (!compile(t, &why)) return why.code == MK_EINTERRUPTED ? true : (*st = why, false);
     if (!tell(t, p->group->name, NULL, 0)) break;
     if (!measure(t, st)) return false;
     if (t->report->stopped) break;
+  }
+  return true;
+}
+
+/* Visits the jobs in turn until all is done or the time is up: what one did not get done, or did not need, the next round gives.
+ */
+static bool run(tuner *t, mk_status *st) {
+  for (int i = 0; t->done < t->problems.count && t->o->seconds - spent(t) > worth_a_visit; i = (i + 1) % t->problems.count) {
+    if (t->problems.items[i].done) continue;
+    if (!visit(t, t->problems.items[i].job, st)) return false;
+    end_visit(t);
+    if (t->report->stopped) break;
+    while (i + 1 < t->problems.count && t->problems.items[i + 1].job == t->problems.items[i].job) i++;
   }
   return true;
 }
@@ -272,7 +284,6 @@ bool mk_tune(mk_gpu_device *d, mk_tuning *tuning, const mk_tune_job *jobs, int c
   report->problems = t.problems.count + t.problems.known;
   report->known = t.problems.known;
   bool ok = !t.problems.count || (mk_gpu_enter(d, st) && run(&t, st));
-  if (ok) end_job(&t);
   if (ok && !report->stopped) tell(&t, NULL, NULL, 0);
   if (!ok) mk_fail_context(st, "tuning");
   save(&t);

@@ -35,7 +35,7 @@ typedef struct mk_tune_result {
 } mk_tune_result;
 
 /* Holds the contest in about so many seconds. True with *out filled in (in the arena) when it was decided; false when it was not,
- * with the status set if that was not for lack of time. *excluded counts candidates with wrong results. */
+ * as watch ended it, no candidate is right, or with the status set. *excluded counts candidates with wrong results. */
 bool mk_tune_group(mk_tune_bench *b, const mk_group *g, double seconds, mk_tune_watch_fn watch, void *user, mk_arena *arena,
                    mk_tune_result *out, int *excluded, mk_status *st);
 

@@ -54,7 +54,7 @@ static void gather(mk_tune_problems *out, const mk_tune_job *job, int index, mk_
       if (k < out->count) {
         out->items[k].value += value;
       } else {
-        mk_tune_problem fresh = {job->plan, g, index, value};
+        mk_tune_problem fresh = {.plan = job->plan, .group = g, .job = index, .value = value};
         MK_PUSH(arena, out->items, out->count, out->cap, fresh);
       }
     }
@@ -108,9 +108,31 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
   return out;
 }
 
+typedef struct weight { /* of problems that are not done */
+  int count;
+  double value;
+} weight;
+
+/* job: -1: of all. */
+static weight weigh(const mk_tune_problems *p, int job) {
+  weight w = {0};
+  for (int i = 0; i < p->count; i++) {
+    if (p->items[i].done || (job >= 0 && p->items[i].job != job)) continue;
+    w.count++;
+    w.value += p->items[i].value;
+  }
+  return w;
+}
+
+static double share(weight part, weight whole, double seconds) {
+  if (!whole.count || whole.value <= 0 || seconds <= 0) return 0;
+  return seconds * (equal_part * part.count / whole.count + (1 - equal_part) * part.value / whole.value);
+}
+
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds) {
-  double rest = 0;
-  for (int k = i; k < p->count; k++) rest += p->items[k].value;
-  if (rest <= 0 || seconds <= 0) return 0;
-  return seconds * (equal_part / (p->count - i) + (1 - equal_part) * p->items[i].value / rest);
+  return share((weight){1, p->items[i].value}, weigh(p, p->items[i].job), seconds);
+}
+
+double mk_tune_job_share(const mk_tune_problems *p, int job, double seconds) {
+  return share(weigh(p, job), weigh(p, -1), seconds);
 }

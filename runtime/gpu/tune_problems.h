@@ -9,6 +9,7 @@ typedef struct mk_tune_problem { /* groups with the same candidates, launched in
   const mk_group *group; /* the first of them */
   int job;
   double value; /* what is spent on it: the model's seconds, as often as it runs */
+  bool done;    /* by the tuner */
 } mk_tune_problem;
 
 typedef struct mk_tune_problems {
@@ -24,8 +25,9 @@ mk_tune_problems mk_tune_problems_of(const mk_tuning *t, const mk_tune_job *jobs
 /* Whether the groups, of one plan, are the same problem. */
 bool mk_tune_same_problem(const mk_group *a, const mk_group *b);
 
-/* What problem i may take of the seconds left: half of them are divided by value among those still to come, half equally, so that
- * those worth next to nothing are decided, too. */
+/* Of the seconds left, a part goes to what is not done: half of them are divided by value, half equally, so that those worth next
+ * to nothing are decided, too. To problem i, of those of its job; to a job, of all. */
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds);
+double mk_tune_job_share(const mk_tune_problems *p, int job, double seconds);
 
 #endif

@@ -233,6 +233,17 @@ LUA
   ((status < 124))
 }
 
+@test "the whole budget is used while there is something to measure" {
+  lua5.4 scripts/tiny_checkpoint.lua "$here/tiny"
+  FAKE_REAL=1 run timeout 60 "$MOONKILN" tune "$here/tiny" --size 96x96 --frames 9 --tune-budget 6
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [[ $output != *" 0 not reached"* ]]
+  local seconds
+  seconds=$(grep -oE 'measured in [0-9.]+' <<<"$output" | grep -oE '[0-9.]+')
+  awk "BEGIN { exit !($seconds > 4.9 && $seconds < 12) }"
+}
+
 @test "Ctrl-C keeps what was measured" {
   tune
   cp "$(records)" "$here/before"

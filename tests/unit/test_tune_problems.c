@@ -152,12 +152,18 @@ static void labels(void **state) {
 
 static void shares(void **state) {
   (void)state;
-  mk_tune_problem items[] = {{.value = 6}, {.value = 3}, {.value = 1}};
-  mk_tune_problems p = {.count = 3, .items = items};
-  assert_float_equal(mk_tune_share(&p, 0, 12), 2 + 3.6, 1e-9); /* half equally, half by value */
-  assert_float_equal(mk_tune_share(&p, 1, 4), 1 + 1.5, 1e-9);  /* of what is left, among those left */
+  mk_tune_problem items[] = {{.value = 6}, {.value = 3}, {.value = 1}, {.value = 30, .job = 1}};
+  mk_tune_problems p = {.count = 4, .items = items};
+  assert_float_equal(mk_tune_job_share(&p, 0, 80), 30 + 10, 1e-9); /* half equally, half by value */
+  assert_float_equal(mk_tune_job_share(&p, 1, 80), 10 + 30, 1e-9);
+  assert_float_equal(mk_tune_share(&p, 0, 12), 2 + 3.6, 1e-9);
+  items[0].done = true;
+  assert_float_equal(mk_tune_share(&p, 1, 4), 1 + 1.5, 1e-9); /* of what is left, among those left */
+  items[1].done = items[3].done = true;
   assert_float_equal(mk_tune_share(&p, 2, 5), 5, 1e-9);
-  assert_float_equal(mk_tune_share(&p, 0, -1), 0, 0);
+  assert_float_equal(mk_tune_job_share(&p, 0, 5), 5, 1e-9);
+  assert_float_equal(mk_tune_job_share(&p, 1, 5), 0, 0);
+  assert_float_equal(mk_tune_share(&p, 2, -1), 0, 0);
 }
 
 int main(void) {
