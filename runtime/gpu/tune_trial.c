@@ -12,7 +12,8 @@ enum { MAX_REPEATS = 3, MIN_ROUNDS = 6, MAX_ROUNDS = MK_RATIO_ROUNDS };
 static const double lap_seconds = 0.4; /* beyond, a kind of group runs less often */
 static const double confirmed = 0.995; /* a change's ratio in whole runs, midway from a contest's 0.99 to nothing gained */
 static const double slower = 1.001;    /* the ratio of whole runs with all that stay */
-static const double errors = 3;        /* standard errors by which a ratio has to be on its side of 1 */
+static const double change_errors = 3; /* standard errors by which a change has to be faster */
+static const double whole_errors = 2;  /* by which the whole has to be slower to object: better a change lost than time */
 static const double warm_seconds = 2;  /* a card that was idle is fast until it is warm, and favours what draws much power */
 
 typedef struct choice { /* of a group, on one side */
@@ -246,7 +247,7 @@ static int judge_changes(course *c) {
     mk_tune_change *change = &c->changes[i];
     bool runs = c->ms[0][i * MAX_ROUNDS] > 0;
     change->ratio = runs ? ratio_of(c, i, &change->error) : 0;
-    c->active[i] = runs && change->ratio < confirmed && change->ratio + errors * change->error < 1;
+    c->active[i] = runs && change->ratio < confirmed && change->ratio + change_errors * change->error < 1;
     left += c->active[i];
     mk_log(MK_LOG_INFO, "tuning: %s: %s instead of %s takes %.4f +- %.4f of its time in whole runs", change->record->name,
            change->record->entries[0].label, change->record->entries[change->usual].label, change->ratio, change->error);
@@ -276,7 +277,7 @@ static bool judge(course *c, mk_tune_whole *out, mk_status *st) {
   while (left) {
     if (again && !hold(c, 0.6 * (c->end - mk_now()), st)) return false;
     out->ratio = ratio_of(c, c->nchanges, &out->error);
-    if (out->ratio <= slower || out->ratio - errors * out->error <= 1) break;
+    if (out->ratio <= slower || out->ratio - whole_errors * out->error <= 1) break;
     left = mk_now() < c->end ? halve(c, saved, left) : 0;
     again = true;
   }

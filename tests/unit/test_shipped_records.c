@@ -1,5 +1,5 @@
-/* The tuning records that come with the program: readable, in the file that their card looks for, and of groups that its plans
- * have. */
+/* The tuning records that come with the program: readable, in the file that their card looks for, of groups that its plans have,
+ * and enough for a first run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "runtime/base/env.h"
-#include "runtime/gpu/tuning.h"
+#include "runtime/gpu/tune_problems.h"
 #include "runtime/model/model_graphs.h"
 #include "tests/host/script.h"
 
@@ -21,12 +21,13 @@ typedef struct plans {
   int files;
 } plans;
 
-static void add_plans(plans *p, const char *model, int64_t width, int64_t height) {
+/* known: what precedents the planner has. */
+static void add_plans(plans *p, const char *model, int64_t width, int64_t height, const mk_tuning *known) {
   mk_status st = {0};
   mk_model_size size = {width, height, 81};
   mk_graph *graphs[MK_MODEL_GRAPHS];
   mk_plan_options options = options_for(90);
-  options.cublaslt = true;
+  options.precedents = mk_tuning_precedents(known);
   int n = mk_model_graphs(model, &size, graphs, NULL, &st);
   if (!n) fail_msg("%s", st.message);
   for (int i = 0; i < n; i++) {
@@ -62,9 +63,10 @@ static void check_file(void *user, const char *path, const mk_records *r, const 
   assert_true(r->count > 0);
   if (!p->files++) {
     static const char *const models[] = {"a14b", "1.3b"};
+    const mk_tuning nothing = {0};
     for (int i = 0; i < 2; i++) {
-      add_plans(p, models[i], 832, 480);
-      add_plans(p, models[i], 1280, 720);
+      add_plans(p, models[i], 832, 480, &nothing);
+      add_plans(p, models[i], 1280, 720, &nothing);
     }
   }
   for (int i = 0; i < r->count; i++) {
@@ -87,8 +89,40 @@ static void shipped_records(void **state) {
   if (!p.files) skip();
 }
 
+static void take_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
+  (void)why;
+  if (strstr(path, "/nvidia-h200-")) mk_records_merge(user, r);
+}
+
+/* On an H200 a first run of A14B finds all that it would measure. */
+static void nothing_is_left_to_tune(void **state) {
+  (void)state;
+  static const int sizes[][2] = {{832, 480}, {1280, 720}, {704, 384}};
+  const mk_tune_options first_run = {.near_is_ok = true};
+  char folder[PATH_MAX];
+  mk_tuning known = {0};
+  mk_status st = {0};
+  mk_arena arena = {0};
+  assert_true(mk_env_data_path("scripts/tuning", folder, &st));
+  mk_records_visit(folder, take_file, &known.shipped);
+  if (!known.shipped.count) skip();
+  for (int size = 0; size < 3; size++) {
+    plans p = {0};
+    mk_tune_job jobs[MK_MODEL_GRAPHS];
+    add_plans(&p, "a14b", sizes[size][0], sizes[size][1], &known);
+    for (int i = 0; i < p.count; i++) jobs[i] = (mk_tune_job){p.items[i], 1};
+    mk_tune_problems left = mk_tune_problems_of(&known, jobs, p.count, &first_run, &arena);
+    for (int i = 0; i < left.count; i++)
+      print_message("# %dx%d: %s\n", sizes[size][0], sizes[size][1], left.items[i].group->name);
+    assert_int_equal(left.count, 0);
+    for (int i = 0; i < p.count; i++) mk_plan_free(p.items[i]);
+  }
+  mk_records_free(&known.shipped);
+  mk_arena_free(&arena);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(shipped_records)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(shipped_records), cmocka_unit_test(nothing_is_left_to_tune)};
   cmocka_set_message_output(CM_OUTPUT_TAP);
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
