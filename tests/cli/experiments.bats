@@ -306,7 +306,7 @@ perform() {
 @test "every command of the README's section runs" {
   need_nvrtc
   fake_driver
-  sed -n '/^## Kernels of your own/,/^## /p' README.md | sed -n '/^```$/,/^```$/p' | sed '/^```/d' >"$here/commands"
+  tests/readme_commands.sh "Kernels of your own" >"$here/commands"
   [ "$(wc -l <"$here/commands")" -ge 8 ]
   in_a_folder
   while read -r line; do perform "$line"; done <"$here/commands"

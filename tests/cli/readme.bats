@@ -30,6 +30,16 @@ setup() { load helper; common; }
   for command in $(grep -oE '`moonkiln [a-z]+' README.md | cut -d ' ' -f 2 | sort -u); do "$MOONKILN" "$command" --help >"$here/one"; done
 }
 
+# make check-gpu runs these.
+@test "its command lines are found" {
+  tests/readme_commands.sh >"$here/commands"
+  local word
+  for word in "generate Wan" "tune a14b" "tune --explain" "--watch" "--sweep" "--dump" "--load" "emit GRAPH" "profile a14b" info; do
+    grep -q -- "^moonkiln .*$word" "$here/commands" || { echo "$word"; return 1; }
+  done
+  [ "$(grep -c . "$here/commands")" -ge 17 ]
+}
+
 @test "every make target and file it names exists" {
   local target file
   for target in $(grep -oE '\bmake [a-z-]+' README.md | cut -d ' ' -f 2 | sort -u); do

@@ -192,9 +192,7 @@ readme() {
   generate --no-tune --out x.mp4 && [[ -s x.mp4 ]] || video=y4m # no FFmpeg
   tensors write w.safetensors 1 norm.weight=256 gate.weight=688x256 up.weight=688x256 down.weight=256x688
   tensors write x.safetensors 2 x=100x256
-  awk '/^```/ { inside = !inside; plain = inside && $0 == "```"; next } plain' "$root/README.md" |
-    sed -nE 's/ +# .*//; /^(moonkiln|cp) /p' >lines
-  sed -nE 's/^\| `(moonkiln (run|emit|compile|bench|profile|tune|info)[^`]*)` \|.*/\1/p' "$root/README.md" >>lines
+  "$root/tests/readme_commands.sh" >lines
   while read -r line; do
     perform "$line" || fail "$line"
     ran=$((ran + 1))
