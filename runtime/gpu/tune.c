@@ -229,8 +229,9 @@ static bool measure(tuner *t, mk_status *st) {
     keep(t, &result.record);
     if (mk_now() - t->saved > save_seconds) save(t);
   } else if (ok) {
-    mk_tune_change change = {.record = MK_NEW(&t->results, mk_record), .usual = result.usual};
-    *(mk_record *)change.record = result.record;
+    mk_record *record = MK_NEW(&t->results, mk_record);
+    *record = result.record;
+    mk_tune_change change = {.record = record, .usual = result.usual};
     MK_PUSH(&t->results, t->changes, t->nchanges, t->changes_cap, change);
     t->report->changed++;
   } else if (mk_failed(&why) && mk_gpu_wait(t->d, &(mk_status){0})) {
@@ -261,8 +262,7 @@ static bool visit(tuner *t, int job, mk_status *st) {
   return true;
 }
 
-/* Visits the jobs in turn until all is done or the time is up: what one did not get done, or did not need, the next round gives.
- */
+/* Visits the jobs in turn until all is done or the time is up: what one leaves of its part, another gets in the next round. */
 static bool run(tuner *t, mk_status *st) {
   for (int i = 0; t->done < t->problems.count && t->o->seconds - spent(t) > worth_a_visit; i = (i + 1) % t->problems.count) {
     if (t->problems.items[i].done) continue;

@@ -125,8 +125,9 @@ static weight weigh(const mk_tune_problems *p, int job) {
 }
 
 static double share(weight part, weight whole, double seconds) {
-  if (!whole.count || whole.value <= 0 || seconds <= 0) return 0;
-  return seconds * (equal_part * part.count / whole.count + (1 - equal_part) * part.value / whole.value);
+  if (!whole.count || seconds <= 0) return 0;
+  double by_count = (double)part.count / whole.count, by_value = whole.value > 0 ? part.value / whole.value : by_count;
+  return seconds * (equal_part * by_count + (1 - equal_part) * by_value);
 }
 
 double mk_tune_share(const mk_tune_problems *p, int i, double seconds) {

@@ -164,6 +164,8 @@ static void shares(void **state) {
   assert_float_equal(mk_tune_job_share(&p, 0, 5), 5, 1e-9);
   assert_float_equal(mk_tune_job_share(&p, 1, 5), 0, 0);
   assert_float_equal(mk_tune_share(&p, 2, -1), 0, 0);
+  items[2].value = 0; /* nothing but what never runs is left */
+  assert_float_equal(mk_tune_share(&p, 2, 5), 5, 1e-9);
 }
 
 int main(void) {
