@@ -31,6 +31,15 @@ chosen() {
   grep matmul "$here/launches" | sort -u
 }
 
+# norm_behind: a graph in which the matmul has a neighbour that it may take time from
+norm_behind() {
+  cat >"$here/graph.lua" <<'LUA'
+local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
+local h = x + matmul(x:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu()
+output("y", h * ((h * h):mean() + 1e-6):rsqrt())
+LUA
+}
+
 @test "the fastest candidate is found, kept, and used by later runs" {
   mapfile -t all < <(kernels)
   ((${#all[@]} >= 3))
@@ -86,11 +95,7 @@ chosen() {
 }
 
 @test "a change that its group's times confirm is kept, however little of the whole it is" {
-  cat >"$here/graph.lua" <<'LUA'
-local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
-local h = x + matmul(x:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu()
-output("y", h * ((h * h):mean() + 1e-6):rsqrt())
-LUA
+  norm_behind
   mapfile -t all < <(kernels)
   FAKE_TIMES=row_norm=1000,${all[2]}=0.5 run tune
   echo "$output"
@@ -100,11 +105,7 @@ LUA
 }
 
 @test "what costs its neighbours more than it gains is not chosen" {
-  cat >"$here/graph.lua" <<'LUA'
-local x = input { name = "x", shape = { params.tokens or 4096, 256 } }
-local h = x + matmul(x:cast "bf16", weight("fc.weight", { 256, 256 }):cast "bf16"):gelu()
-output("y", h * ((h * h):mean() + 1e-6):rsqrt())
-LUA
+  norm_behind
   mapfile -t all < <(kernels)
   FAKE_TIMES=${all[2]}=0.5 FAKE_AFTER=${all[2]}=0.6 run tune
   echo "$output"

@@ -8,9 +8,7 @@
 #include <cmocka.h>
 
 #include "runtime/base/env.h"
-#include "runtime/gpu/tuning.h"
-#include "runtime/model/model_graphs.h"
-#include "tests/host/script.h"
+#include "tests/host/model_plans.h"
 
 enum { MAX_CODES = 512 };
 
@@ -48,36 +46,22 @@ static void know(mk_tuning *t, const mk_plan *p, const mk_group *g, int best) {
   mk_records_add(&t->user, &r);
 }
 
-/* t: of a card, or NULL; made: also when the candidates were. */
-static mk_plan *plan_of(const mk_graph *g, int arch, const mk_tuning *t, bool made) {
-  mk_status st = {0};
-  mk_plan_options options = options_for(arch);
-  if (t && made) options.precedents = mk_tuning_precedents(t);
-  mk_plan *p = g ? mk_plan_build(g, &options, &st) : NULL;
-  if (!p) fail_msg("%s", st.message);
-  if (t) mk_tuning_apply(t, p);
-  return p;
-}
-
+/* t: of a card, or NULL. */
 static mk_plan *plan(const char *format, int arch, int size, const mk_tuning *t) {
   mk_status st = {0};
   char lua[1024];
+  mk_plan_options options = options_for(arch);
+  if (t) options.precedents = mk_tuning_precedents(t);
   snprintf(lua, sizeof lua, format, size);
   mk_graph *g = graph_of(lua, &st);
-  if (!g) fail_msg("%s", st.message);
-  mk_plan *p = plan_of(g, arch, t, true);
+  mk_plan *p = g ? mk_plan_build(g, &options, &st) : NULL;
+  if (!p) fail_msg("%s", st.message);
+  if (t) mk_tuning_apply(t, p);
   mk_graph_free(g);
   return p;
 }
 
 /* ---- the published model */
-
-static int graphs_of(const mk_model_size *size, mk_graph **graphs) {
-  mk_status st = {0};
-  int n = mk_model_graphs("a14b", size, graphs, NULL, &st);
-  if (!n) fail_msg("%s", st.message);
-  return n;
-}
 
 typedef struct gpu { /* that was tuned at one size */
   mk_tuning tuning;
@@ -87,36 +71,31 @@ typedef struct gpu { /* that was tuned at one size */
 /* The best-th of each group's candidates was the fastest. */
 static gpu tuned_at(mk_model_size size, int best) {
   gpu card = {0};
-  mk_graph *graphs[MK_MODEL_GRAPHS];
-  int n = graphs_of(&size, graphs);
-  for (int i = 0; i < n; i++) {
-    mk_plan *p = plan_of(graphs[i], 90, NULL, false);
-    for (int g = 0; g < p->ngroups; g++) {
-      const mk_group *x = &p->groups[g];
+  model_plans plans = {0};
+  add_model_plans(&plans, "a14b", size, NULL);
+  for (int i = 0; i < plans.count; i++)
+    for (int g = 0; g < plans.items[i]->ngroups; g++) {
+      const mk_group *x = &plans.items[i]->groups[g];
       bool tuned = mk_tuning_matters(x);
-      if (tuned) know(&card.tuning, p, x, best < x->ncandidates ? best : x->ncandidates - 1);
-      for (int c = 0; c < (tuned ? x->ncandidates : 1); c++) add_codes(p, &x->candidates[c], &card.compiled);
+      if (tuned) know(&card.tuning, plans.items[i], x, best < x->ncandidates ? best : x->ncandidates - 1);
+      for (int c = 0; c < (tuned ? x->ncandidates : 1); c++) add_codes(plans.items[i], &x->candidates[c], &card.compiled);
     }
-    mk_plan_free(p);
-    mk_graph_free(graphs[i]);
-  }
+  free_model_plans(&plans);
   return card;
 }
 
 /* Nothing was measured: the cost model's choices were used. */
 static gpu used_at(mk_model_size size) {
   gpu card = {0};
-  mk_graph *graphs[MK_MODEL_GRAPHS];
-  int n = graphs_of(&size, graphs);
-  for (int i = 0; i < n; i++) {
-    mk_plan *p = plan_of(graphs[i], 90, NULL, false);
-    for (int g = 0; g < p->ngroups; g++) {
-      mk_tuning_use(&card.tuning, p, &p->groups[g], &card.tuning.user);
-      add_codes(p, &p->groups[g].candidates[0], &card.compiled);
+  model_plans plans = {0};
+  add_model_plans(&plans, "a14b", size, NULL);
+  for (int i = 0; i < plans.count; i++)
+    for (int g = 0; g < plans.items[i]->ngroups; g++) {
+      const mk_group *x = &plans.items[i]->groups[g];
+      mk_tuning_use(&card.tuning, plans.items[i], x, &card.tuning.user);
+      add_codes(plans.items[i], &x->candidates[0], &card.compiled);
     }
-    mk_plan_free(p);
-    mk_graph_free(graphs[i]);
-  }
+  free_model_plans(&plans);
   return card;
 }
 
@@ -124,18 +103,19 @@ static gpu used_at(mk_model_size size) {
  * measured, nothing is left to be. */
 static int kernels_added(const gpu *card, mk_model_size size, bool early) {
   codes compiled = card->compiled;
-  mk_graph *graphs[MK_MODEL_GRAPHS];
-  int n = graphs_of(&size, graphs), added = 0;
-  for (int i = 0; i < n; i++) {
-    mk_plan *p = plan_of(graphs[i], 90, &card->tuning, early);
+  model_plans plans = {0};
+  int added = 0;
+  add_model_plans(&plans, "a14b", size, early ? &card->tuning : NULL);
+  for (int i = 0; i < plans.count; i++) {
+    mk_plan *p = plans.items[i];
+    mk_tuning_apply(&card->tuning, p);
     for (int g = 0; g < p->ngroups; g++) {
       added += add_codes(p, &p->groups[g].candidates[p->groups[g].chosen], &compiled);
       if (early && card->tuning.user.items[0].entries[0].state != MK_RUNNER_USED && mk_tuning_matters(&p->groups[g]))
         assert_int_not_equal(mk_tuning_knows(&card->tuning, p, &p->groups[g]), MK_KNOWN_NOT);
     }
-    mk_plan_free(p);
-    mk_graph_free(graphs[i]);
   }
+  free_model_plans(&plans);
   return added;
 }
 

@@ -10,36 +10,15 @@
 
 #include "runtime/base/env.h"
 #include "runtime/gpu/tune_problems.h"
-#include "runtime/model/model_graphs.h"
-#include "tests/host/script.h"
+#include "tests/host/model_plans.h"
 
-enum { MAX_PLANS = 64 };
-
-typedef struct plans {
-  int count;
-  mk_plan *items[MAX_PLANS];
+typedef struct shipped {
   int files;
-} plans;
-
-/* known: what precedents the planner has. */
-static void add_plans(plans *p, const char *model, int64_t width, int64_t height, const mk_tuning *known) {
-  mk_status st = {0};
-  mk_model_size size = {width, height, 81};
-  mk_graph *graphs[MK_MODEL_GRAPHS];
-  mk_plan_options options = options_for(90);
-  options.precedents = mk_tuning_precedents(known);
-  int n = mk_model_graphs(model, &size, graphs, NULL, &st);
-  if (!n) fail_msg("%s", st.message);
-  for (int i = 0; i < n; i++) {
-    mk_plan *plan = mk_plan_build(graphs[i], &options, &st);
-    if (!plan) fail_msg("%s: %s", model, st.message);
-    p->items[p->count++] = plan;
-    mk_graph_free(graphs[i]);
-  }
-}
+  model_plans plans; /* of all models and sizes that the files may tell about */
+} shipped;
 
 /* Whether some plan has the record's group, and whether it still has the candidate with the code that was measured. */
-static bool is_there(const plans *p, const mk_record *r, bool *usable) {
+static bool is_there(const model_plans *p, const mk_record *r, bool *usable) {
   bool there = false;
   *usable = false;
   for (int i = 0; i < p->count; i++)
@@ -53,7 +32,7 @@ static bool is_there(const plans *p, const mk_record *r, bool *usable) {
 }
 
 static void check_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
-  plans *p = user;
+  shipped *all = user;
   char name[NAME_MAX + 1];
   int changed = 0;
   if (mk_failed(why)) fail_msg("%s: %s", path, why->message);
@@ -61,17 +40,16 @@ static void check_file(void *user, const char *path, const mk_records *r, const 
   assert_string_equal(strrchr(path, '/') + 1, name);
   assert_int_equal(r->damaged, 0);
   assert_true(r->count > 0);
-  if (!p->files++) {
+  if (!all->files++) {
     static const char *const models[] = {"a14b", "1.3b"};
-    const mk_tuning nothing = {0};
     for (int i = 0; i < 2; i++) {
-      add_plans(p, models[i], 832, 480, &nothing);
-      add_plans(p, models[i], 1280, 720, &nothing);
+      add_model_plans(&all->plans, models[i], (mk_model_size){832, 480, 81}, NULL);
+      add_model_plans(&all->plans, models[i], (mk_model_size){1280, 720, 81}, NULL);
     }
   }
   for (int i = 0; i < r->count; i++) {
     bool usable;
-    if (!is_there(p, &r->items[i], &usable))
+    if (!is_there(&all->plans, &r->items[i], &usable))
       fail_msg("%s: no plan has %s (%016llx)", path, r->items[i].name, (unsigned long long)r->items[i].signature);
     changed += !usable;
   }
@@ -81,12 +59,12 @@ static void check_file(void *user, const char *path, const mk_records *r, const 
 static void shipped_records(void **state) {
   (void)state;
   char folder[PATH_MAX];
-  plans p = {0};
+  shipped all = {0};
   mk_status st = {0};
   assert_true(mk_env_data_path("scripts/tuning", folder, &st));
-  mk_records_visit(folder, check_file, &p);
-  for (int i = 0; i < p.count; i++) mk_plan_free(p.items[i]);
-  if (!p.files) skip();
+  mk_records_visit(folder, check_file, &all);
+  free_model_plans(&all.plans);
+  if (!all.files) skip();
 }
 
 static void take_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
@@ -97,7 +75,7 @@ static void take_file(void *user, const char *path, const mk_records *r, const m
 /* On an H200 a first run of A14B finds all that it would measure. */
 static void nothing_is_left_to_tune(void **state) {
   (void)state;
-  static const int sizes[][2] = {{832, 480}, {1280, 720}, {704, 384}};
+  static const mk_model_size sizes[] = {{832, 480, 81}, {1280, 720, 81}, {704, 384, 81}};
   const mk_tune_options first_run = {.near_is_ok = true};
   char folder[PATH_MAX];
   mk_tuning known = {0};
@@ -107,15 +85,14 @@ static void nothing_is_left_to_tune(void **state) {
   mk_records_visit(folder, take_file, &known.shipped);
   if (!known.shipped.count) skip();
   for (int size = 0; size < 3; size++) {
-    plans p = {0};
+    model_plans p = {0};
     mk_tune_job jobs[MK_MODEL_GRAPHS];
-    add_plans(&p, "a14b", sizes[size][0], sizes[size][1], &known);
+    add_model_plans(&p, "a14b", sizes[size], &known);
     for (int i = 0; i < p.count; i++) jobs[i] = (mk_tune_job){p.items[i], 1};
     mk_tune_problems left = mk_tune_problems_of(&known, jobs, p.count, &first_run, &arena);
-    for (int i = 0; i < left.count; i++)
-      print_message("# %dx%d: %s\n", sizes[size][0], sizes[size][1], left.items[i].group->name);
+    for (int i = 0; i < left.count; i++) print_message("# size %d: %s\n", size, left.items[i].group->name);
     assert_int_equal(left.count, 0);
-    for (int i = 0; i < p.count; i++) mk_plan_free(p.items[i]);
+    free_model_plans(&p);
   }
   mk_records_free(&known.shipped);
   mk_arena_free(&arena);
