@@ -1,12 +1,15 @@
 /* A device for the made-up driver: memory that copies and fills work on, kernels that take made-up time and do nothing, but for
  * the tuner's comparison, which is done. Beside fake_driver.c, which is to be compiled with FAKE_DEVICE.
  *
- * FAKE_TIMES   "NAME=MS,NAME=MS": what kernels with NAME in theirs take; others take 1 ms
- * FAKE_CROWDED the same, behind more than one other kernel since the cache was emptied
- * FAKE_AFTER   the same: by how much whatever comes behind one of them takes longer
- * FAKE_NOISE   by what part times vary from run to run (uniform), on a clock that goes up and down by 5 %; FAKE_SEED: another
- * time FAKE_WRONG   kernels with this in their name have wrong results FAKE_FAULT   kernels with this in their name end the
- * device FAKE_LAUNCHES  a file that gets every kernel's name */
+ * FAKE_TIMES     "NAME=MS,NAME=MS": what kernels with NAME in theirs take; others take 1 ms
+ * FAKE_CROWDED   the same, behind more than one other kernel since the cache was emptied
+ * FAKE_AFTER     the same: by how much whatever comes behind one of them takes longer
+ * FAKE_NOISE     by what part times vary from run to run (uniform), on a clock that goes up and down by 5 %
+ * FAKE_SEED      another noise
+ * FAKE_REAL      set: made-up time passes
+ * FAKE_WRONG     kernels with this in their name have wrong results
+ * FAKE_FAULT     kernels with this in their name end the device
+ * FAKE_LAUNCHES  a file that gets every kernel's name */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,7 +173,6 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **par
   return CUDA_SUCCESS;
 }
 
-/* With FAKE_REAL, made-up time passes. */
 CUresult cuStreamSynchronize(CUstream s) {
   static double passed;
   (void)s;
