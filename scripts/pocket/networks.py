@@ -32,7 +32,8 @@ def make_text(vocabulary):
     layer at the nearest alone. With the usual beginning, where all places look alike, it does not learn which of two colours comes
     first."""
     text = UMT5EncoderModel(UMT5Config(vocab_size=vocabulary, **TEXT))
-    after = TEXT["relative_attention_num_buckets"] // 2  # where the buckets of the words after begin; the first of each side is the word itself
+    # Buckets of distance: the words before, then those after; the first of each half is the word itself.
+    after = TEXT["relative_attention_num_buckets"] // 2
     with torch.no_grad():
         for layer, block in enumerate(text.encoder.block):
             reach = 2 if layer == 0 else after
