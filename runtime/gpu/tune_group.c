@@ -14,7 +14,7 @@ static const double heat_ms = 2, final_ms = 30; /* a sample: runs that take abou
 static const double short_ms = 2;               /* runs that are shorter have other work before them */
 static const double far_behind = 4;             /* times the best first run: not worth another one */
 static const double settle_ms = 8; /* of other work before a sample of long runs: one that draws less power leaves a high clock */
-static const double pause = 0.05; /* seconds */
+static const double pause = 0.05;  /* seconds */
 
 typedef struct variant { /* a runner: a candidate, and for the library one of its algorithms */
   int candidate;
