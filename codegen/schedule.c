@@ -65,7 +65,7 @@ static int followers(const edges *e, int c, int *out) {
 
 /* The cost of the best template for a root, with or without a norm behind it; negative if there is none. */
 static double root_cost(mk_planner *p, int root, bool with_norm) {
-  const mk_choice *choices;
+  mk_choice *choices;
   mk_problem problem;
   mk_root_problem(p->flow, p->flow->unit_of[root], NULL, &problem);
   problem.row_epilogue = with_norm;

@@ -205,7 +205,9 @@ static mk_memo *template_kernel(mk_planner *p, const mk_work *w, const mk_choice
       mk_fields_layout(&fields);
       mk_text_addf(&text, "/* %s */\n%sconstexpr bool ROW_EPILOGUE = MK_ROW_EPILOGUE;\n\n", c->label, c->constants);
       mk_fields_print(&fields, &text);
-      mk_text_addf(&text, "%s\n%s", mk_text_str(&hook), c->code);
+      mk_text_add_n(&text, mk_text_str(&hook), hook.len);
+      mk_text_add(&text, "\n");
+      mk_text_add(&text, c->code);
       m->fields = fields;
       m->kernel = mk_add_kernel(p, c->name, b->reduces ? "#define MK_ROW_EPILOGUE 1\n" : "#define MK_ROW_EPILOGUE 0\n",
                                 mk_text_str(&text), c->min_arch, c->arch_specific);
@@ -218,9 +220,10 @@ static mk_memo *template_kernel(mk_planner *p, const mk_work *w, const mk_choice
 }
 
 /* False: there is no kernel, or the status is set. */
-static bool template_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, const mk_problem *problem, const mk_choice *ch,
+static bool template_candidate(mk_planner *p, const mk_draft *d, const mk_work *w, const mk_problem *problem, mk_choice *ch,
                                mk_candidate *out) {
   const mk_cluster *c = &d->gr->clusters[w->cluster];
+  if (!mk_sidecars_settle(p->sidecars, problem, ch, p->st)) return false;
   const mk_memo *m = template_kernel(p, w, ch);
   if (m->kernel < 0) return false;
   mk_arg *args = MK_NEW_ARRAY(p->arena, mk_arg, m->fields.n);
@@ -262,7 +265,7 @@ static mk_problem problem_of(const mk_draft *d, const mk_work *w) {
 }
 
 int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int max) {
-  const mk_choice *choices;
+  mk_choice *choices;
   const mk_problem problem = problem_of(d, w);
   int n = mk_sidecars_choose(p->sidecars, &problem, &choices, max, p->st), made = 0;
   for (int i = 0; i < n && !mk_failed(p->st); i++) made += template_candidate(p, d, w, &problem, &choices[i], &out[made]);
@@ -270,12 +273,12 @@ int mk_template_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, m
 }
 
 int mk_precedent_candidates(mk_planner *p, const mk_draft *d, const mk_work *w, mk_candidate *out, int but) {
-  const mk_choice *few, *rest;
+  mk_choice *few, *rest;
   const mk_problem problem = problem_of(d, w);
   int made = 0, n = p->nknown ? mk_sidecars_choose(p->sidecars, &problem, &few, MK_MAX_CANDIDATES, p->st) : 0;
   int nrest = n > 0 ? mk_sidecars_rest(p->sidecars, &problem, &rest, p->st) : 0;
   for (int i = but < n ? but : n; i < n + nrest && made < MK_MAX_PRECEDENTS && !mk_failed(p->st); i++) {
-    const mk_choice *ch = i < n ? &few[i] : &rest[i - n];
+    mk_choice *ch = i < n ? &few[i] : &rest[i - n];
     if (has_precedent(p, w, ch, few[0].cost)) made += template_candidate(p, d, w, &problem, ch, &out[made]);
   }
   return made;

@@ -26,7 +26,8 @@ bool mk_memo_find(mk_planner *p, const char *key, mk_memo **out) {
 int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const char *text, int min_arch, bool arch_specific) {
   char hex[MK_HASH_HEX];
   mk_text whole = {0};
-  mk_text_addf(&whole, "%s%s", defines, text);
+  mk_text_add(&whole, defines);
+  mk_text_add(&whole, text);
   mk_memo *same;
   if (mk_memo_find(p, mk_text_str(&whole), &same)) { /* bodies that differ in what the text does not show */
     mk_text_free(&whole);
@@ -35,7 +36,9 @@ int mk_add_kernel(mk_planner *p, const char *prefix, const char *defines, const 
   mk_hash_hex(mk_text_str(&whole), whole.len, hex);
   const char *name = mk_printf(p->arena, "%s_%.10s", prefix, hex);
   mk_text_clear(&whole);
-  mk_text_addf(&whole, "#define KERNEL %s\n%s%s\n%s\n%s", name, defines, p->prelude, p->row_code, text);
+  mk_text_addf(&whole, "#define KERNEL %s\n", name);
+  const char *const parts[] = {defines, p->prelude, "\n", p->row_code, "\n", text};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) mk_text_add(&whole, parts[i]);
   mk_kernel k = {name, mk_strdup(p->arena, mk_text_str(&whole)), min_arch, arch_specific,
                  mk_hash64(mk_text_str(&whole), whole.len)};
   mk_text_free(&whole);
@@ -80,7 +83,8 @@ static mk_memo *row_kernel(mk_planner *p, const mk_body *b, const mk_row_shape *
     mk_text text = {0}, name = {0};
     mk_fields fields = {0};
     const char *ahead = s->stages ? mk_sidecars_text(p->sidecars, "row_ahead.cuh", p->st) : NULL;
-    if (ahead) mk_text_addf(&text, "%s\n", ahead);
+    if (ahead) mk_text_add(&text, ahead);
+    if (ahead) mk_text_add(&text, "\n");
     mk_emit_row(b, s, &fields, p->arena, &text);
     mk_text_add(&name, "row_");
     mk_body_summary(b, &name);

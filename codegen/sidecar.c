@@ -135,8 +135,6 @@ static bool choose(mk_sidecars *s, const mk_problem *p, mk_sidecar_found *found,
     if (!mk_sidecar_call(s, one->shown, mk_sidecar_enumerate, (void *[]){s, one, (void *)p, found}, 4, st)) return false;
     if (found->n == first) continue;
     qsort(found->items + first, (size_t)(found->n - first), sizeof *found->items, by_cost);
-    if (!one->code && !(one->code = mk_sidecar_code(s, one, st))) return false;
-    for (int j = first; j < found->n; j++) found->items[j].code = one->code;
     cut(s, found, first + PER_TEMPLATE);
   }
   if (!found->n) return true;
@@ -164,7 +162,7 @@ const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value,
 }
 
 /* Of the problem; NULL with the status set when a sidecar is wrong. */
-static const mk_sidecar_found *found_for(mk_sidecars *s, const mk_problem *p, mk_status *st) {
+static mk_sidecar_found *found_for(mk_sidecars *s, const mk_problem *p, mk_status *st) {
   mk_text key = {0};
   mk_problem_key(p, &key);
   uint64_t hash = mk_hash64(mk_text_str(&key), key.len);
@@ -184,16 +182,23 @@ static const mk_sidecar_found *found_for(mk_sidecars *s, const mk_problem *p, mk
   return f;
 }
 
-int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st) {
-  const mk_sidecar_found *f = found_for(s, p, st);
+int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, mk_choice **out, int max, mk_status *st) {
+  mk_sidecar_found *f = found_for(s, p, st);
   if (!f) return -1;
   *out = f->items;
   return f->n < max ? f->n : max;
 }
 
-int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, const mk_choice **out, mk_status *st) {
-  const mk_sidecar_found *f = found_for(s, p, st);
+int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, mk_choice **out, mk_status *st) {
+  mk_sidecar_found *f = found_for(s, p, st);
   if (!f) return -1;
   *out = f->rest;
   return f->nrest;
+}
+
+bool mk_sidecars_settle(mk_sidecars *s, const mk_problem *p, mk_choice *c, mk_status *st) {
+  if (c->constants) return true;
+  if (!c->of->code) c->of->code = mk_sidecar_code(s, c->of, st);
+  c->code = c->of->code;
+  return c->code && mk_sidecar_call(s, c->shown, mk_sidecar_settle, (void *[]){s, (void *)p, c}, 3, st);
 }

@@ -4,7 +4,7 @@
 
 #include "codegen/emit.h"
 
-enum { MK_MAX_FACTS = 48, MK_MAX_TMAPS = 4, MK_MAX_CANDIDATES = 6 };
+enum { MK_MAX_FACTS = 48, MK_MAX_TMAPS = 4, MK_MAX_CANDIDATES = 6, MK_MAX_TUNABLES = 12 };
 
 typedef enum mk_fact_kind { MK_FACT_INT, MK_FACT_FLOAT, MK_FACT_TEXT, MK_FACT_BOOL } mk_fact_kind;
 typedef struct mk_fact {
@@ -37,12 +37,17 @@ typedef struct mk_target { /* what sidecars know of the machine */
   double tensor_tflops, simt_tflops, copy_tbs;
 } mk_target;
 
-typedef struct mk_choice { /* a template with one choice of tunables, launched for one problem */
-  const char *name;        /* of the template */
-  const char *shown;       /* in messages: the name, or the path of a sidecar of the user's */
-  const char *label;       /* "matmul_mma stages=4 tile_m=128 ..." */
-  const char *constants;   /* CUDA text */
-  const char *code;        /* the files it uses and the template itself */
+typedef struct mk_choice { /* a template with one choice of tunables, for one problem */
+  struct mk_sidecar *of;
+  const char *name;                    /* of the template */
+  const char *shown;                   /* in messages: the name, or the path of a sidecar of the user's */
+  const char *label;                   /* "matmul_mma stages=4 tile_m=128 ..." */
+  unsigned char pick[MK_MAX_TUNABLES]; /* the tunables' values, by place */
+  bool own;                            /* from a folder of the user's */
+  double cost;
+  /* The rest is there once it is settled. */
+  const char *constants; /* CUDA text; NULL: not settled */
+  const char *code;      /* the files it uses and the template itself */
   int nfields;
   const mk_field *fields; /* the template's own; field.name is an operand's or a fact's */
   uint32_t grid[3], block, smem, cluster;
@@ -54,8 +59,6 @@ typedef struct mk_choice { /* a template with one choice of tunables, launched f
   int min_arch;
   bool arch_specific;
   bool fetches; /* takes the epilogue in pieces */
-  bool own;     /* from a folder of the user's */
-  double cost;
 } mk_choice;
 
 typedef struct mk_sidecars mk_sidecars;
@@ -71,8 +74,10 @@ const char *mk_sidecars_tunable(mk_sidecars *s, const char *name, int64_t value,
 const char *mk_sidecars_text(mk_sidecars *s, const char *file, mk_status *st);
 /* Valid choices, cheapest first, at most max; owned by s. Of one template there are a few, of all MK_MAX_CANDIDATES, the user's
  * before others. -1: a sidecar is wrong. */
-int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, const mk_choice **out, int max, mk_status *st);
+int mk_sidecars_choose(mk_sidecars *s, const mk_problem *p, mk_choice **out, int max, mk_status *st);
 /* The valid choices that are not among those few, in no order. */
-int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, const mk_choice **out, mk_status *st);
+int mk_sidecars_rest(mk_sidecars *s, const mk_problem *p, mk_choice **out, mk_status *st);
+/* Asks for what launching a choice for its problem takes, once: of most choices only the cost is ever wanted. */
+bool mk_sidecars_settle(mk_sidecars *s, const mk_problem *p, mk_choice *choice, mk_status *st);
 
 #endif

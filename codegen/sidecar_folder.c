@@ -38,7 +38,8 @@ const char *mk_sidecar_code(mk_sidecars *s, const mk_sidecar *one, mk_status *st
       mk_text_free(&t);
       return NULL;
     }
-    mk_text_addf(&t, "%s\n", part);
+    mk_text_add(&t, part);
+    mk_text_add(&t, "\n");
   }
   const char *code = mk_strdup(&s->arena, mk_text_str(&t));
   mk_text_free(&t);

@@ -5,7 +5,7 @@
 #include "codegen/lua_script.h"
 #include "codegen/sidecar.h"
 
-enum { MK_MEMO = 256, MK_MAX_TUNABLES = 12, MK_MAX_VALUES = 16, MK_MAX_USES = 8 };
+enum { MK_MEMO = 256, MK_MAX_VALUES = 16, MK_MAX_USES = 8 };
 
 typedef struct mk_sidecar {
   const char *name, *implements;
@@ -24,9 +24,9 @@ typedef struct mk_sidecar {
   } tunables[MK_MAX_TUNABLES];
   int nfields;
   mk_field *fields;
-  bool simt; /* `flop` is done by the ordinary units */
-  int table; /* registry reference of the Lua table */
-  const char *code;
+  bool simt;        /* `flop` is done by the ordinary units */
+  int table;        /* registry reference of the Lua table */
+  const char *code; /* NULL: not read yet */
 } mk_sidecar;
 
 typedef struct mk_sidecar_file {
@@ -66,7 +66,9 @@ const char *mk_sidecar_code(mk_sidecars *s, const mk_sidecar *one, mk_status *st
 bool mk_sidecar_call(mk_sidecars *s, const char *shown, lua_CFunction f, void **args, int nargs, mk_status *st);
 /* Reads the table on the top of the stack. Raises errors. */
 void mk_sidecar_read(mk_sidecars *s, mk_sidecar *one, lua_State *L);
-/* (sidecars, sidecar, problem, found) as light userdata: adds all valid choices. Raises errors. */
+/* (sidecars, sidecar, problem, found) as light userdata: adds all valid choices, not settled. Raises errors. */
 int mk_sidecar_enumerate(lua_State *L);
+/* (sidecars, problem, choice) as light userdata: settles it, but for its code. Raises errors. */
+int mk_sidecar_settle(lua_State *L);
 
 #endif

@@ -328,46 +328,68 @@ static void read_launch(mk_sidecars *s, const mk_sidecar *one, const mk_problem 
   read_tmaps(s, one, p, c, L);
 }
 
-/* One choice of tunables, given by `pick`. */
-static void try_choice(mk_sidecars *s, const mk_sidecar *one, const mk_problem *p, mk_sidecar_found *found, const int *pick,
-                       lua_State *L, int table, int problem, int hw) {
-  int top = lua_gettop(L), t = top + 1;
-  for (int i = 0; i < one->ntunables; i++)
-    if (is_pinned_out(s->trial, one->tunables[i].name, one->tunables[i].values[pick[i]])) return;
-  lua_newtable(L);
+static void push_tunables(const mk_sidecars *s, const mk_sidecar *one, const unsigned char *pick, lua_State *L) {
+  lua_createtable(L, 0, one->ntunables + 3);
   for (int i = 0; i < one->ntunables; i++) set_int(L, one->tunables[i].name, one->tunables[i].values[pick[i]]);
   set_int(L, "smem_limit", s->target.smem_limit);
   set_int(L, "sms", s->target.sms);
   set_int(L, "arch", s->target.arch);
+}
+
+static const char *label_of(mk_sidecars *s, const mk_sidecar *one, const unsigned char *pick) {
+  mk_text label = {0};
+  mk_text_add(&label, one->name);
+  for (int i = 0; i < one->ntunables; i++)
+    mk_text_addf(&label, " %s=%lld", one->tunables[i].name, (long long)one->tunables[i].values[pick[i]]);
+  const char *text = mk_strdup(&s->arena, mk_text_str(&label));
+  mk_text_free(&label);
+  return text;
+}
+
+/* One choice of tunables, given by `pick`. */
+static void try_choice(mk_sidecars *s, mk_sidecar *one, mk_sidecar_found *found, const unsigned char *pick, lua_State *L,
+                       int table, int problem, int hw) {
+  int top = lua_gettop(L), t = top + 1;
+  for (int i = 0; i < one->ntunables; i++)
+    if (is_pinned_out(s->trial, one->tunables[i].name, one->tunables[i].values[pick[i]])) return;
+  push_tunables(s, one, pick, L);
   const int args[3] = {problem, t, hw};
   if (ask_bool(s, L, table, "valid", args, 2)) {
-    mk_choice c = {.name = one->name,
-                   .shown = one->shown,
-                   .own = one->own,
-                   .nfields = one->nfields,
-                   .fields = one->fields,
-                   .min_arch = one->arch_min,
-                   .arch_specific = one->arch_specific,
-                   .fetches = one->fetches};
+    mk_choice c = {.of = one, .name = one->name, .shown = one->shown, .own = one->own};
+    memcpy(c.pick, pick, sizeof c.pick);
     c.cost = read_cost(s, one, L, table, args);
-    ask(s, L, table, "constants", args, 2);
-    c.constants = read_constants(s, L);
-    ask(s, L, table, "launch", args, 2);
-    read_launch(s, one, p, &c, L);
-    mk_text label = {0};
-    mk_text_add(&label, one->name);
-    for (int i = 0; i < one->ntunables; i++)
-      mk_text_addf(&label, " %s=%lld", one->tunables[i].name, (long long)one->tunables[i].values[pick[i]]);
-    c.label = mk_strdup(&s->arena, mk_text_str(&label));
-    mk_text_free(&label);
+    c.label = label_of(s, one, pick);
     MK_PUSH(&s->arena, found->items, found->n, found->cap, c);
   }
   lua_settop(L, top);
 }
 
+int mk_sidecar_settle(lua_State *L) {
+  mk_sidecars *s = lua_touserdata(L, 1);
+  const mk_problem *p = lua_touserdata(L, 2);
+  mk_choice *c = lua_touserdata(L, 3);
+  const mk_sidecar *one = c->of;
+  luaL_checkstack(L, 32, NULL);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, one->table);
+  const int table = lua_gettop(L), args[2] = {table + 1, table + 2};
+  push_problem(L, p);
+  push_tunables(s, one, c->pick, L);
+  c->nfields = one->nfields;
+  c->fields = one->fields;
+  c->min_arch = one->arch_min;
+  c->arch_specific = one->arch_specific;
+  c->fetches = one->fetches;
+  ask(s, L, table, "launch", args, 2);
+  c->ntmaps = 0; /* of an earlier attempt that failed */
+  read_launch(s, one, p, c, L);
+  ask(s, L, table, "constants", args, 2);
+  c->constants = read_constants(s, L);
+  return 0;
+}
+
 int mk_sidecar_enumerate(lua_State *L) {
   mk_sidecars *s = lua_touserdata(L, 1);
-  const mk_sidecar *one = lua_touserdata(L, 2);
+  mk_sidecar *one = lua_touserdata(L, 2);
   const mk_problem *p = lua_touserdata(L, 3);
   mk_sidecar_found *found = lua_touserdata(L, 4);
   luaL_checkstack(L, 32, NULL);
@@ -376,11 +398,12 @@ int mk_sidecar_enumerate(lua_State *L) {
   push_problem(L, p);
   push_target(L, &s->target);
   if (!ask_bool(s, L, table, "accepts", &problem, 1)) return 0;
-  int pick[MK_MAX_TUNABLES] = {0}, left = MAX_COMBINATIONS;
+  unsigned char pick[MK_MAX_TUNABLES] = {0};
+  int left = MAX_COMBINATIONS;
   for (int i = 0; i < one->ntunables; i++)
     if (!one->tunables[i].n) return 0;
   for (int at = 0; at >= 0 && left-- > 0;) { /* counts through all combinations, the first tunable fastest */
-    try_choice(s, one, p, found, pick, L, table, problem, hw);
+    try_choice(s, one, found, pick, L, table, problem, hw);
     for (at = 0; at < one->ntunables && ++pick[at] == one->tunables[at].n; at++) pick[at] = 0;
     if (at == one->ntunables) at = -1;
   }

@@ -7,8 +7,8 @@ local function threads(t) return mma.threads(mma.warps(t)) end
 
 -- The narrowest tile that holds all output channels, or nil.
 local function fitting(n)
-  for _, width in ipairs(WIDTHS) do
-    if n <= width then return width end
+  for i = 1, #WIDTHS do
+    if n <= WIDTHS[i] then return WIDTHS[i] end
   end
   return nil
 end
@@ -30,15 +30,15 @@ return {
   valid = function(p, t)
     local bytes, fit = mma.row_bytes(p, t), fitting(p.n)
     if bytes ~= 64 and bytes ~= 128 then return false end
+    if t.tile_n ~= fit then -- a row's reduction needs one tile across; otherwise wide results may be cut, best without a remainder
+      if p.row_epilogue or t.tile_n < 96 or t.tile_n > 256 then return false end
+      if p.n % t.tile_n ~= 0 and not (fit == nil and t.tile_n == 256) then return false end
+    end
     if threads(t) > 256 then return false end
     -- 64x64 a warp leaves no registers for the coordinates of the pixels that wide rows make a thread copy
     local down, across = mma.warps(t)
     if bytes == 64 and p.cin % (16 // SIZE[p.dtype]) ~= 0 then return false end -- nor does gathering, in short rows
     if bytes == 128 and t.tile_m // down * (t.tile_n // across) > 48 * 64 then return false end
-    if t.tile_n ~= fit then -- a row's reduction needs one tile across; otherwise wide results may be cut, best without a remainder
-      if p.row_epilogue or t.tile_n < 96 or t.tile_n > 256 then return false end
-      if p.n % t.tile_n ~= 0 and not (fit == nil and t.tile_n == 256) then return false end
-    end
     if t.tile_m == 64 and t.tile_n < 192 and p.m > 64 * 1024 then return false end
     if t.tile_m == 256 and p.m < 256 * 64 then return false end
     return mma.smem(p, t) <= t.smem_limit

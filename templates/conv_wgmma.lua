@@ -3,6 +3,7 @@ local function ceil_div(a, b) return (a + b - 1) // b end
 
 local WARPS = 8 -- of the consumers
 local BARRIERS = 512 -- bytes for them, more than needed
+local MOST_PART_N = { [0] = 256, 192, 96, 96 } -- by drainers: one wgmma must find its registers at entry
 
 local function row_bytes(t) return 2 * t.tile_k end
 local function tile_h(t) return t.tile_m // t.tile_w end
@@ -20,11 +21,12 @@ local function strip_bytes(t) return WARPS * strip_rows(t) * (t.tile_n + 8) * 4 
 
 -- Slots of the two rings: as many taps ahead as fit, at most 12.
 local function stages(p, t)
-  local room = t.smem_limit - BARRIERS - strip_bytes(t)
+  local room, box, slice, min = t.smem_limit - BARRIERS - strip_bytes(t), box_bytes(p, t), slice_bytes(t), math.min
   local boxes, slices, ahead = 0, 0, 0
   for b = 2, 8 do
-    local s = math.min(12, (room - b * box_bytes(p, t)) // slice_bytes(t))
-    if math.min(b * p.kh, s) > ahead then boxes, slices, ahead = b, s, math.min(b * p.kh, s) end
+    local s = min(12, (room - b * box) // slice)
+    local taps = min(b * p.kh, s)
+    if taps > ahead then boxes, slices, ahead = b, s, taps end
   end
   return boxes, slices, ahead
 end
@@ -58,13 +60,11 @@ return {
   },
 
   valid = function(p, t)
-    if p.cin % t.tile_k ~= 0 or tile_h(t) + halo(p) > 256 then return false end
-    local accumulators = t.tile_m * t.tile_n // 256 -- of a consumer's thread
-    if (t.tile_n == 8) ~= (p.n <= 8) then return false end
-    if accumulators > (t.drainers > 0 and 96 or 192) or accumulators < (p.n <= 8 and 8 or 64) then return false end
-    if part_n(t) > (({ 256, 192, 96, 96 })[t.drainers + 1]) then return false end -- one wgmma must find its registers at entry
-    if p.row_epilogue and t.tile_n < p.n then return false end
-    if t.tile_n > p.n and t.tile_n - p.n >= 64 then return false end
+    local n, tile_n = p.n, t.tile_n
+    if (tile_n == 8) ~= (n <= 8) or tile_n >= n + 64 or (p.row_epilogue and tile_n < n) then return false end
+    local accumulators = t.tile_m * tile_n // 256 -- of a consumer's thread
+    if accumulators > (t.drainers > 0 and 96 or 192) or accumulators < (n <= 8 and 8 or 64) then return false end
+    if p.cin % t.tile_k ~= 0 or part_n(t) > MOST_PART_N[t.drainers] or tile_h(t) + halo(p) > 256 then return false end
     local boxes, _, ahead = stages(p, t)
     return boxes >= 2 and ahead >= 3
   end,
