@@ -132,9 +132,9 @@ mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st) {
   return plan;
 }
 
-bool mk_backend_knows(mk_backend *b, const mk_tune_job *job, const mk_tune_options *o) {
+bool mk_backend_knows(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o) {
   mk_arena arena = {0};
-  bool known = !b->device || b->ignore_records || !mk_tune_problems_of(tuning(b), job, 1, o, &arena).count;
+  bool known = !b->device || b->ignore_records || !mk_tune_problems_of(tuning(b), jobs, count, o, &arena).count;
   mk_arena_free(&arena);
   return known;
 }

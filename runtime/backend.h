@@ -39,8 +39,8 @@ mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st);
 /* The plans of several graphs (NULL: none), made side by side. False with the status set when one failed; all are to be freed. */
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st);
 
-/* Whether tuning the job would find all known. */
-bool mk_backend_knows(mk_backend *b, const mk_tune_job *job, const mk_tune_options *o);
+/* Whether tuning the jobs would find all known. */
+bool mk_backend_knows(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o);
 /* Measures what is not known of the jobs' plans (those that are not NULL), and keeps it for the plans to come. Nothing on the
  * CPU, nor when records are ignored. */
 bool mk_backend_tune(mk_backend *b, const mk_tune_job *jobs, int count, const mk_tune_options *o, mk_tune_report *report,

@@ -10,9 +10,6 @@
 
 enum { MIN_ARCH = 80 };
 
-/* What cuBLASLt's Hopper kernels ask for at most; smaller parts use less. */
-static const int64_t lt_workspace_bytes = 64 << 20;
-
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st) {
   return mk_gpu_device_wait(d, MK_GPU_READY, st) && MK_CU(d->cu, st, cuCtxSetCurrent(d->context));
 }
@@ -54,9 +51,9 @@ static bool identify(mk_gpu_device *d, mk_status *st) {
   return true;
 }
 
-/* ---- opening, beside whatever the opener does meanwhile. On an H200 the driver's initialisation takes 10 ms, loading cuBLASLt
- * 50, the context 110: the last two go on side by side, but not the first two, as both load libraries, which the system does one
- * after the other. */
+/* ---- opening, beside whatever the opener does meanwhile. On an H200 the driver's initialisation takes 10 ms, or 110 where no
+ * other process keeps the GPU awake, the context 50 (120 with the driver's usual number of queues), loading cuBLASLt 75: the last
+ * two go on side by side, but not the first and the last, as both load libraries, which the system does one after the other. */
 
 struct mk_gpu_opening {
   pthread_t thread, library_thread;
@@ -93,7 +90,7 @@ bool mk_gpu_device_has_lt(mk_gpu_device *d) {
   struct mk_gpu_opening *o = d->opening;
   if (!o) return d->lt != NULL;
   pthread_mutex_lock(&o->lock);
-  bool lacks = o->far == MK_GPU_READY ? !d->lt : o->no_library;
+  bool lacks = o->far == MK_GPU_LIBRARY ? !d->lt : o->no_library;
   pthread_mutex_unlock(&o->lock);
   return !lacks;
 }
@@ -117,16 +114,15 @@ static void *load_library(void *user) {
 }
 
 /* Without the library, matmuls are left to generated kernels. */
-static bool open_library(mk_gpu_device *d, mk_status *st) {
+static void open_library(mk_gpu_device *d) {
   if (d->lt && MK_LT(d->lt, &d->lt_missing, cublasLtCreate(&d->lt_handle))) {
     mk_timeline("cuBLASLt handle");
-    return mk_gpu_block_alloc(d, &d->lt_workspace, lt_workspace_bytes, "the matmul workspace", st);
+    return;
   }
   mk_log(MK_LOG_INFO, "no cuBLASLt, generated kernels do all matmuls: %s", d->lt_missing.message);
   free((void *)d->lt);
   d->lt = NULL;
   d->lt_handle = NULL;
-  return true;
 }
 
 static bool open_context(mk_gpu_device *d, mk_status *st) {
@@ -149,13 +145,13 @@ static void *open_all(void *user) {
   if (ok) {
     reached(d, MK_GPU_KNOWN, NULL);
     beside = !pthread_create(&o->library_thread, NULL, load_library, d);
-    if (!beside) load_library(d);
     ok = open_context(d, &why);
   }
+  if (ok) reached(d, MK_GPU_READY, NULL);
   if (beside) pthread_join(o->library_thread, NULL);
-  ok = ok && open_library(d, &why);
-  if (ok) mk_timeline("GPU ready");
-  reached(d, MK_GPU_READY, ok ? NULL : &why);
+  if (ok && !beside) load_library(d);
+  if (ok) open_library(d);
+  reached(d, MK_GPU_LIBRARY, ok ? NULL : &why);
   return NULL;
 }
 
@@ -183,7 +179,7 @@ mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st) {
 
 mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
   mk_gpu_device *d = mk_gpu_device_begin(ordinal, st);
-  if (d && mk_gpu_device_wait(d, MK_GPU_READY, st) && mk_gpu_enter(d, st)) return d;
+  if (d && mk_gpu_device_wait(d, MK_GPU_LIBRARY, st) && mk_gpu_enter(d, st)) return d;
   mk_gpu_device_close(d);
   return NULL;
 }

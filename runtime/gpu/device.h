@@ -23,13 +23,14 @@ typedef struct mk_gpu_slot { /* a page-locked staging buffer */
 typedef enum mk_gpu_opened {
   MK_GPU_DRIVER, /* the driver is loaded, and is being initialised */
   MK_GPU_KNOWN,  /* name, arch, sms, smem_limit, total_bytes */
-  MK_GPU_READY   /* context, streams, the matmul library's handle */
+  MK_GPU_READY,  /* context, streams: kernels can be launched */
+  MK_GPU_LIBRARY /* lt and lt_handle, or lt_missing */
 } mk_gpu_opened;
 
 /* Sessions of one device share it and are used from one thread at a time: their work follows in order on one stream. */
 typedef struct mk_gpu_device {
   const mk_driver *cu;            /* owned */
-  const mk_cublaslt *lt;          /* owned; NULL: not there, see lt_missing. Settled when READY */
+  const mk_cublaslt *lt;          /* owned; NULL: not there, see lt_missing */
   struct mk_gpu_opening *opening; /* owned; NULL: all is there */
   int ordinal;
   CUdevice device;
@@ -47,7 +48,7 @@ typedef struct mk_gpu_device {
   mk_gpu_slot slots[MK_GPU_SLOTS];
   int next_slot;
   cublasLtHandle_t lt_handle;
-  mk_gpu_block lt_workspace;
+  mk_gpu_block lt_workspace;           /* taken by the first matmul that is made */
   struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
   int nlt_choices, lt_choices_cap;
   bool launched;        /* a kernel, ever */
@@ -67,10 +68,10 @@ mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st);
 bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st);
 void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is fine */
 
-/* Whether there is a matmul library; until READY, whether there may be one. From any thread. */
+/* Whether there is a matmul library; until MK_GPU_LIBRARY, whether there may be one. From any thread. */
 bool mk_gpu_device_has_lt(mk_gpu_device *d);
 
-/* Waits for the device, and makes its context this thread's current one. */
+/* Waits until kernels can be launched, and makes the device's context this thread's current one. */
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);
 /* After a launch of a kernel: the first one ends the start, for the timeline. */
 void mk_gpu_launched(mk_gpu_device *d);

@@ -8,6 +8,10 @@
 #include "runtime/base/hash.h"
 #include "runtime/base/log.h"
 #include "runtime/base/text.h"
+#include "runtime/gpu/memory.h"
+
+/* What the library's Hopper kernels ask for at most; smaller parts use less. */
+static const int64_t workspace_bytes = 64 << 20;
 
 static bool lt_ok(mk_gpu_device *d, cublasStatus_t r, const char *call, mk_status *st) {
   if (r == CUBLAS_STATUS_SUCCESS) return true;
@@ -240,12 +244,16 @@ static bool make_desc(mk_gpu_device *d, mk_gpu_lt_op *op, mk_status *st) {
          set(d, op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &stand_in, sizeof stand_in, st);
 }
 
+/* Waits for the library, and takes its workspace; a status says what is missing. */
+static bool enter(mk_gpu_device *d, mk_status *st) {
+  if (!mk_gpu_device_wait(d, MK_GPU_LIBRARY, st)) return false;
+  if (!d->lt) return mk_fail(st, MK_EUNSUPPORTED, "%s", d->lt_missing.message), false;
+  return d->lt_workspace.bytes || mk_gpu_block_alloc(d, &d->lt_workspace, workspace_bytes, "the matmul workspace", st);
+}
+
 bool mk_gpu_lt_make(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_op *op, mk_status *st) {
   *op = (mk_gpu_lt_op){.lt = lt, .choice = -1, .algorithm = -1};
-  if (!d->lt) {
-    mk_fail(st, MK_EUNSUPPORTED, "%s", d->lt_missing.message);
-    return false;
-  }
+  if (!enter(d, st)) return false;
   if (make_desc(d, op, st) && make_layouts(d, op, st)) op->choice = choose(d, op, st);
   if (op->choice >= 0) return true;
   mk_gpu_lt_free(d, op);

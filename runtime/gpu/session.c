@@ -196,7 +196,15 @@ static const mk_session_ops ops = {.load = session_load,
                                    .unpark = session_unpark,
                                    .close = session_close};
 
-/* The matmul library is opened while plans are made: should that fail, they are made again without. */
+static bool asks_library(const mk_plan *p) {
+  for (int g = 0; g < p->ngroups; g++)
+    for (int c = 0; c < p->groups[g].ncandidates; c++)
+      for (int i = 0; i < p->groups[g].candidates[c].nlaunches; i++)
+        if (p->groups[g].candidates[c].launches[i].kind == MK_LAUNCH_LT) return true;
+  return false;
+}
+
+/* The matmul library is opened while plans are made: should that fail, those that would use it are made again without. */
 mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *o, mk_status *st) {
   if (!mk_gpu_device_wait(d, MK_GPU_KNOWN, st)) return NULL;
   o->arch = d->arch;
@@ -205,8 +213,8 @@ mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *o, m
   o->cublaslt = mk_gpu_device_has_lt(d);
   mk_plan *plan = mk_plan_build(g, o, st);
   if (!plan) return NULL;
-  bool ready = mk_gpu_device_wait(d, MK_GPU_READY, st);
-  if (ready && mk_gpu_device_has_lt(d) == o->cublaslt) return plan;
+  bool ready = mk_gpu_device_wait(d, asks_library(plan) ? MK_GPU_LIBRARY : MK_GPU_READY, st);
+  if (ready && (mk_gpu_device_has_lt(d) || !asks_library(plan))) return plan;
   mk_plan_free(plan);
   o->cublaslt = false;
   return ready ? mk_plan_build(g, o, st) : NULL;

@@ -23,7 +23,7 @@ typedef struct network { /* zero: there is none */
   int which;
   const mk_part *part;
   pthread_t thread; /* makes what follows */
-  bool running;
+  bool running, ended;
   atomic_bool made;
   mk_graph *graph;
   mk_plan *plan; /* NULL on the CPU */
@@ -38,7 +38,7 @@ typedef struct job {
   mk_request request;
   mk_backend *backend;
   network networks[NETWORKS];
-  bool networks_ended, tuned;
+  bool tuned;
   mk_status unusable; /* what is wrong with another network than the one at work */
   const char *policy;
   mk_history history;      /* the solver's, while experts change */
@@ -170,31 +170,36 @@ static void drop_networks(job *j) {
   }
 }
 
-/* The network with the kernels that were found to be the fastest; false with the status set when it could not be made. */
-static bool end_network(job *j, int which, mk_status *st) {
-  network *n = &j->networks[which];
-  join_network(n);
-  mk_backend_choose(j->backend, n->plan);
-  return !mk_failed(&n->st) || (mk_fail(st, n->st.code, "%s", n->st.message), false);
+static bool fits(job *j, int which, mk_status *st) {
+  mk_plan *plans[2] = {j->networks[which].plan};
+  int n = 1;
+  if (which == HIGH) return true; /* the experts are in memory together */
+  if (which == LOW) {
+    n = 0;
+    for (int e = 0; e < 2; e++)
+      if (expert_used(&j->request.schedule, e)) plans[n++] = j->networks[HIGH + e].plan;
+  }
+  static const char *const names[NETWORKS] = {"text encoder", "transformer", "transformer", "decoder"};
+  return mk_backend_fits(j->backend, plans, n, which == LOW && j->o->offload, names[which], st);
 }
 
-/* Those that were not needed at once. The experts are in memory together, the others alone. */
-static bool end_networks(job *j) {
-  mk_plan *experts[2], *decoder = NULL;
-  int nexperts = 0;
-  if (j->networks_ended) return true;
-  j->networks_ended = true;
-  for (int i = TEXT + 1; i < NETWORKS; i++)
-    if (!end_network(j, i, &j->unusable)) return false;
-  decoder = j->networks[VAE].plan;
-  for (int e = 0; e < 2; e++)
-    if (expert_used(&j->request.schedule, e)) experts[nexperts++] = j->networks[HIGH + e].plan;
-  return mk_backend_fits(j->backend, experts, nexperts, j->o->offload, "transformer", &j->unusable) &&
-         mk_backend_fits(j->backend, &decoder, 1, false, "decoder", &j->unusable);
+/* The networks up to `last`, with the kernels that were found to be the fastest; false with the status set when one could not be
+ * made or does not fit. */
+static bool end_networks(job *j, int last, mk_status *st) {
+  for (int i = TEXT; i <= last; i++) {
+    network *n = &j->networks[i];
+    if (n->ended) continue;
+    n->ended = true;
+    join_network(n);
+    mk_backend_choose(j->backend, n->plan);
+    if (mk_failed(&n->st)) return mk_fail(st, n->st.code, "%s", n->st.message), false;
+    if (!fits(j, i, st)) return false;
+  }
+  return true;
 }
 
-static bool networks_made(const job *j) {
-  for (int i = 0; i < NETWORKS; i++)
+static bool networks_made(const job *j, int last) {
+  for (int i = TEXT; i <= last; i++)
     if (j->networks[i].job && !atomic_load(&j->networks[i].made)) return false;
   return true;
 }
@@ -204,7 +209,7 @@ static bool begin_text(job *j) {
   if (!mk_backend_as_begun(j->backend)) drop_networks(j);
   if (!mk_backend_ready(j->backend, &j->st)) return false;
   if (!j->networks[TEXT].job) begin_networks(j);
-  return end_network(j, TEXT, &j->st) && mk_backend_fits(j->backend, &j->networks[TEXT].plan, 1, false, "text encoder", &j->st);
+  return end_networks(j, TEXT, &j->st);
 }
 
 static bool tune_tick(void *user, const mk_tune_progress *p) {
@@ -218,19 +223,23 @@ static bool tune_tick(void *user, const mk_tune_progress *p) {
   return !c || !c->stop || !c->stop(c->user);
 }
 
-/* What no record knows of is measured, once for a card: of all networks together, before the first is used, unless the text
- * encoder's is known, which then need not wait for the others. */
-static bool tune(job *j, bool text_only) {
+static void tune_jobs(const job *j, int last, mk_tune_job jobs[NETWORKS]) {
   const mk_schedule *s = &j->request.schedule;
-  const mk_tune_job text = {j->networks[TEXT].plan, 1 + j->request.guided};
+  const double runs[NETWORKS] = {1 + j->request.guided, steps_of(s, 0), steps_of(s, 1), (double)j->request.latent_frames};
+  for (int i = TEXT; i <= last; i++) jobs[i] = (mk_tune_job){j->networks[i].plan, runs[i]};
+}
+
+/* Before network `last` is used: what no record knows of is measured, once for a card, and then of all networks together; where
+ * all is known of those so far, the others are not waited for. */
+static bool tune(job *j, int last) {
   mk_tune_options o = {.seconds = j->o->tune_seconds, .near_is_ok = true, .progress = tune_tick, .user = j};
+  mk_tune_job jobs[NETWORKS];
   mk_tune_report report;
-  if (o.seconds <= 0 || j->tuned || (text_only && mk_backend_knows(j->backend, &text, &o))) return true;
-  if (!end_networks(j)) return false;
-  const mk_tune_job jobs[NETWORKS] = {text,
-                                      {j->networks[HIGH].plan, steps_of(s, 0)},
-                                      {j->networks[LOW].plan, steps_of(s, 1)},
-                                      {j->networks[VAE].plan, (double)j->request.latent_frames}};
+  if (!end_networks(j, last, &j->unusable)) return false;
+  tune_jobs(j, last, jobs);
+  if (o.seconds <= 0 || j->tuned || mk_backend_knows(j->backend, jobs, last + 1, &o)) return true;
+  if (!end_networks(j, VAE, &j->unusable)) return false;
+  tune_jobs(j, VAE, jobs);
   j->tuned = true;
   if (!mk_backend_tune(j->backend, jobs, NETWORKS, &o, &report, &j->st)) return false;
   if (report.stopped)
@@ -246,7 +255,8 @@ static bool load_tick(void *user, const char *what, int64_t done, int64_t total)
   (void)what;
   job *j = user;
   return tick(j, done, total) && (!mk_request_tokens_made(&j->request) || mk_request_tokens(&j->request, &j->unusable)) &&
-         (!networks_made(j) || end_networks(j));
+         (!networks_made(j, LOW) || end_networks(j, LOW, &j->unusable)) &&
+         (!networks_made(j, VAE) || end_networks(j, VAE, &j->unusable));
 }
 
 static bool open_stage(job *j, mk_stage *s, int which) {
@@ -329,7 +339,7 @@ static bool denoise(job *j) {
     mk_schedule_coefficients(&s->step[i], coefficients);
     ok = ok && mk_expert_step(&experts[which], i, coefficients, &j->st);
     if (ok) j->result->steps_done = i + 1;
-    ok = ok && tick(j, i + 1, s->steps);
+    ok = ok && end_networks(j, VAE, &j->unusable) && tick(j, i + 1, s->steps);
   }
   take(&j->result->denoise_seconds, j);
   ok = ok && mk_stage_read(&experts[active], "latents", j->latents, count, &j->st) == count;
@@ -402,8 +412,8 @@ int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_
   char scripts[PATH_MAX];
   ok = ok && mk_env_data_path("scripts/models", scripts, &j.st);
   if (ok) begin_networks(&j);
-  ok = ok && begin_text(&j) && tune(&j, true) && encode_prompts(&j) && end_networks(&j) && tune(&j, false) && end_noise(&j) &&
-       denoise(&j) && decode(&j) && finish_output(&j);
+  ok = ok && begin_text(&j) && tune(&j, TEXT) && encode_prompts(&j) && tune(&j, LOW) && end_noise(&j) && denoise(&j) &&
+       tune(&j, VAE) && decode(&j) && finish_output(&j);
   end_noise(&j);
   mk_video_discard(j.video);
   mk_video_discard(j.sheet);

@@ -73,14 +73,17 @@ static const mk_cublaslt library = {.cublasLtGetStatusString = status_text,
                                     .cublasLtMatmulAlgoConfigGetAttribute = config,
                                     .cublasLtMatmul = matmul};
 
-static const mk_driver driver = {.version = 13000};
+static int taken; /* blocks of device memory */
+static CUresult mem_alloc(CUdeviceptr *p, size_t bytes) { return (void)bytes, taken++, *p = 4096, CUDA_SUCCESS; }
+
+static const mk_driver driver = {.version = 13000, .cuMemAlloc = mem_alloc};
 
 static const mk_lt problem = {.m = 128, .n = 64, .k = 32, .ab_type = MK_BF16, .d_type = MK_BF16};
 
 static int setup(void **state) {
   static mk_gpu_device d;
   d = (mk_gpu_device){.cu = &driver, .lt = &library};
-  asked = refused = 0;
+  asked = refused = taken = 0;
   ran = 0;
   *state = &d;
   return 0;
@@ -125,6 +128,7 @@ static void each_op_has_its_own(void **state) {
   assert_true(mk_gpu_lt_make(d, &problem, &one, &st));
   assert_true(mk_gpu_lt_make(d, &problem, &other, &st));
   assert_int_equal(asked, 1);
+  assert_int_equal(taken, 1); /* the workspace, by the first */
   one.algorithm = 1;
   assert_true(mk_gpu_lt_run(d, &one, &st));
   assert_int_equal(ran, 11);

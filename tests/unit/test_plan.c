@@ -241,6 +241,27 @@ static void library_residuals(void **state) {
   }
 }
 
+/* Its kernels take longer to load than a prompt's matmuls to run. */
+static void library_is_for_steps(void **state) {
+  (void)state;
+  mk_plan *p = plan(
+      "local w = weight('w', {2048, 2048}, 'bf16'):cast'bf16'\n"
+      "local c = input{name='c', shape={512, 2048}, dtype='bf16', rate='prompt'}\n"
+      "local x = input{name='x', shape={512, 2048}, dtype='bf16'}\n"
+      "output('y', matmul(x, matmul(c, matmul(w, w):cast'bf16'):cast'bf16'))");
+  int found[MK_RATE_STEP + 1] = {0};
+  for (int i = 0; i < p->nprograms; i++)
+    for (int s = 0; s < p->programs[i].nsteps; s++) {
+      if (p->programs[i].steps[s].kind != MK_STEP_GROUP) continue;
+      const mk_group *g = &p->groups[p->programs[i].steps[s].index];
+      for (int c = 0; c < g->ncandidates; c++) found[p->programs[i].rate] += g->candidates[c].launches[0].kind == MK_LAUNCH_LT;
+    }
+  assert_int_equal(found[MK_RATE_LOAD], 0);
+  assert_int_equal(found[MK_RATE_PROMPT], 0);
+  assert_int_equal(found[MK_RATE_STEP], 1);
+  mk_plan_free(p);
+}
+
 static void candidates_are_ordered(void **state) {
   (void)state;
   mk_plan *p = plan(
@@ -426,6 +447,7 @@ int main(void) {
                                      cmocka_unit_test(entries_are_programs),
                                      cmocka_unit_test(library_epilogues),
                                      cmocka_unit_test(library_residuals),
+                                     cmocka_unit_test(library_is_for_steps),
                                      cmocka_unit_test(candidates_are_ordered),
                                      cmocka_unit_test(says_what_no_template_can_do),
                                      cmocka_unit_test(names_the_sidecar_that_is_wrong),
