@@ -93,6 +93,10 @@ float mk_scalar_value(const mk_graph *g, int id);
 int64_t mk_node_count(const mk_node *n); /* elements */
 int64_t mk_node_bytes(const mk_node *n);
 
+/* Whether both compute the same from inputs, states and weights of the same names: labels and lines of the script do not count.
+ * Only graphs that were made alike are found to be. */
+bool mk_graph_same(const mk_graph *a, const mk_graph *b);
+
 mk_graph *mk_graph_new(const char *name);
 void mk_graph_free(mk_graph *g); /* NULL is fine */
 /* Append to outputs and updates; names are copied, the entry is registered on first use. */

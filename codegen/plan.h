@@ -90,11 +90,12 @@ typedef struct mk_candidate { /* one realisation of a group */
   const char *label;          /* "matmul_mma 128x128x32 s4", "cublaslt" */
   int nlaunches;
   const mk_launch *launches;
-  double cost; /* the cost model's seconds on the target */
-  bool own;    /* from the user's templates */
-  int covers;  /* 1: does the work of the group before too, which does not run while this is chosen; so it competes with the
-                * other candidates' time and that group's */
-  bool rounds; /* rounds other values than the graph's casts name, so that results differ by about as much as casts lose */
+  double cost;    /* the cost model's seconds on the target */
+  bool own;       /* from the user's templates */
+  int covers;     /* 1: does the work of the group before too, which does not run while this is chosen; so it competes with the
+                   * other candidates' time and that group's */
+  bool rounds;    /* rounds other values than the graph's casts name, so that results differ by about as much as casts lose */
+  bool precedent; /* was chosen before, maybe at another size */
 } mk_candidate;
 
 typedef struct mk_extent { /* a buffer that a group reads or writes, some or all of it; the same for every candidate; where

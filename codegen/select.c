@@ -139,6 +139,7 @@ void mk_select(mk_planner *p, const mk_draft *d, const mk_work *w, mk_group *out
   mk_candidate *kept = MK_NEW_ARRAY(p->arena, mk_candidate, n + others);
   qsort(found + n, (size_t)others, sizeof *found, by_cost);
   merge(found, n, others, others ? p->plan->groups[p->plan->ngroups - 1].candidates[0].cost : 0, kept);
+  for (int i = 0; i < n + others; i++) kept[i].precedent = mk_has_precedent(p, kept[i].label, kept[i].cost, kept[0].cost);
   out->candidates = kept;
   out->ncandidates = n + others;
 }

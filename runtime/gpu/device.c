@@ -61,7 +61,7 @@ struct mk_gpu_opening {
   pthread_mutex_t lock; /* of what follows */
   pthread_cond_t changed;
   mk_gpu_opened far;
-  bool failed, no_library;
+  bool failed, no_library, lt_expected, closing;
   mk_status why; /* failed */
 };
 
@@ -136,6 +136,26 @@ static bool open_context(mk_gpu_device *d, mk_status *st) {
          MK_CU(d->cu, st, cuEventCreate(&d->order, CU_EVENT_DISABLE_TIMING));
 }
 
+static void tell(struct mk_gpu_opening *o, bool *what) {
+  pthread_mutex_lock(&o->lock);
+  *what = true;
+  pthread_cond_broadcast(&o->changed);
+  pthread_mutex_unlock(&o->lock);
+}
+
+void mk_gpu_device_expect_lt(mk_gpu_device *d) {
+  if (d->opening) tell(d->opening, &d->opening->lt_expected);
+}
+
+/* Waits until the library is expected, or the end. */
+static bool is_lt_expected(struct mk_gpu_opening *o) {
+  pthread_mutex_lock(&o->lock);
+  while (!o->lt_expected && !o->closing && o->threaded) pthread_cond_wait(&o->changed, &o->lock);
+  bool expected = o->lt_expected && !o->closing;
+  pthread_mutex_unlock(&o->lock);
+  return expected;
+}
+
 /* Everything but loading the driver. */
 static void *open_all(void *user) {
   mk_gpu_device *d = user;
@@ -147,11 +167,13 @@ static void *open_all(void *user) {
     beside = !pthread_create(&o->library_thread, NULL, load_library, d);
     ok = open_context(d, &why);
   }
+  if (ok) mk_timeline("GPU ready");
   if (ok) reached(d, MK_GPU_READY, NULL);
   if (beside) pthread_join(o->library_thread, NULL);
   if (ok && !beside) load_library(d);
   if (ok) open_library(d);
   reached(d, MK_GPU_LIBRARY, ok ? NULL : &why);
+  if (d->lt && is_lt_expected(o)) mk_gpu_lt_wake(d);
   return NULL;
 }
 
@@ -172,8 +194,11 @@ mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st) {
   mk_cache_open(&d->cache, NULL);
   pthread_mutex_init(&o->lock, NULL);
   pthread_cond_init(&o->changed, NULL);
-  o->threaded = !pthread_create(&o->thread, NULL, open_all, d);
-  if (!o->threaded) open_all(d);
+  o->threaded = true; /* for the thread to read */
+  if (pthread_create(&o->thread, NULL, open_all, d)) {
+    o->threaded = false;
+    open_all(d);
+  }
   return d;
 }
 
@@ -186,6 +211,7 @@ mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st) {
 
 static void end_opening(struct mk_gpu_opening *o) {
   if (!o) return;
+  tell(o, &o->closing);
   if (o->threaded) pthread_join(o->thread, NULL);
   pthread_mutex_destroy(&o->lock);
   pthread_cond_destroy(&o->changed);

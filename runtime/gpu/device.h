@@ -70,6 +70,9 @@ void mk_gpu_device_close(mk_gpu_device *d); /* after all its sessions; NULL is f
 
 /* Whether there is a matmul library; until MK_GPU_LIBRARY, whether there may be one. From any thread. */
 bool mk_gpu_device_has_lt(mk_gpu_device *d);
+/* The matmul library will be used: it sets itself up, which takes it 0.1 s at its first use otherwise, beside whatever the caller
+ * does meanwhile. From any thread. */
+void mk_gpu_device_expect_lt(mk_gpu_device *d);
 
 /* Waits until kernels can be launched, and makes the device's context this thread's current one. */
 bool mk_gpu_enter(mk_gpu_device *d, mk_status *st);

@@ -243,11 +243,11 @@ static void dump_all(const mk_kernel *kernels, int n, const char *arch, const ch
       dump(folder, &(mk_compile_job){.name = kernels[i].name, .source = kernels[i].source, .arch = arch}, &out->cubins[i]);
 }
 
-/* Looks up every wanted kernel; what is missing becomes a task. */
-static void look_up_all(work *w, const mk_kernel *kernels, int n, const char *arch) {
+/* Looks up every kernel that is in the list (NULL: all) but not in the other one (NULL: none); what is missing becomes a task. */
+static void look_up_all(work *w, const mk_kernel *kernels, int n, const bool *list, const bool *but, const char *arch) {
   for (int i = 0; i < n; i++) {
-    if (w->options->wanted && !w->options->wanted[i]) continue;
     mk_cubin *cubin = &w->out->cubins[i];
+    if ((list && !list[i]) || (but && but[i])) continue;
     char *reason = why_not(&kernels[i], w->options->arch);
     if (reason) {
       *cubin = (mk_cubin){.state = MK_CUBIN_FAILED, .message = reason};
@@ -262,6 +262,19 @@ static void look_up_all(work *w, const mk_kernel *kernels, int n, const char *ar
       mk_text_free(&t.key);
     else
       w->tasks[w->ntasks++] = t;
+  }
+}
+
+/* What came along is in the cache, or failed, which nobody needs to know. */
+static void forget_along(const mk_prepare_options *o, mk_prepared *out) {
+  for (int i = 0; o->along && o->wanted && i < out->count; i++) {
+    mk_cubin *c = &out->cubins[i];
+    if (o->wanted[i] || c->state == MK_CUBIN_NONE) continue;
+    out->hits -= c->state == MK_CUBIN_HIT;
+    out->failed -= c->state == MK_CUBIN_FAILED;
+    free(c->data);
+    free(c->message);
+    *c = (mk_cubin){.state = MK_CUBIN_NONE};
   }
 }
 
@@ -290,9 +303,11 @@ bool mk_kernels_prepare(const mk_kernel *kernels, int n, const mk_prepare_option
     w->tasks = tasks;
     w->batch = batch;
     w->batch_task = batch_task;
-    look_up_all(w, kernels, n, arch);
+    look_up_all(w, kernels, n, o->wanted, NULL, arch);
+    if (w->ntasks && o->wanted && o->along) look_up_all(w, kernels, n, o->along, o->wanted, arch);
     ok = !w->ntasks || work_off(w, st);
     trim(w);
+    if (ok) forget_along(o, out);
     if (ok) dump_all(kernels, n, arch, mk_env_get()->dump, out);
     for (int i = 0; i < w->ntasks; i++) mk_text_free(&tasks[i].key);
   }

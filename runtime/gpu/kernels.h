@@ -34,6 +34,7 @@ typedef struct mk_prepare_options {
   int arch;           /* 90 */
   int max_major;      /* newest CUDA major version the driver accepts (driver version / 1000); 0: any, as when no GPU is there */
   const bool *wanted; /* one per kernel; NULL: all */
+  const bool *along;  /* the same, or NULL: compiled, too, when any wanted one has to be, but neither handed out nor missed */
   mk_progress_fn progress;
   void *user;
 } mk_prepare_options;

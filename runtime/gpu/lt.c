@@ -69,7 +69,7 @@ static uint64_t problem_key(const mk_lt *lt) {
 static void make_cache_key(const mk_gpu_device *d, const mk_lt *lt, mk_text *key) {
   mk_text_addf(key,
                "moonkiln cublaslt 1\nversion %zu driver %d\n%s sm_%d %d multiprocessors\nworkspace %lld algorithms %d of %zu\n",
-               d->lt->version, d->cu->version, d->name, d->arch, d->sms, (long long)d->lt_workspace.bytes, MK_GPU_LT_TRIED,
+               d->lt->version, d->cu->version, d->name, d->arch, d->sms, (long long)workspace_bytes, MK_GPU_LT_TRIED,
                sizeof(cublasLtMatmulAlgo_t));
   add_problem(lt, key);
 }
@@ -161,13 +161,13 @@ static int find_choice(mk_gpu_device *d, const mk_lt *lt) {
   return d->nlt_choices - 1;
 }
 
-/* Asks the library which algorithms it has for the problem. */
-static bool ask(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *choice, mk_status *st) {
+/* Asks the library for at most `most` algorithms; how many there are. The addresses' alignments are those of op->lt. */
+static int ask(mk_gpu_device *d, const mk_gpu_lt_op *op, cublasLtMatmulHeuristicResult_t *results, int most, mk_status *st) {
   const mk_cublaslt *lib = d->lt;
   const mk_lt *lt = op->lt;
   cublasLtMatmulPreference_t pref = NULL;
-  if (!lt_ok(d, lib->cublasLtMatmulPreferenceCreate(&pref), "cublasLtMatmulPreferenceCreate", st)) return false;
-  size_t workspace = (size_t)d->lt_workspace.bytes;
+  if (!lt_ok(d, lib->cublasLtMatmulPreferenceCreate(&pref), "cublasLtMatmulPreferenceCreate", st)) return 0;
+  size_t workspace = (size_t)workspace_bytes;
   mk_ref c = lt->beta != 0 ? lt->c : lt->d;
   const struct {
     cublasLtMatmulPreferenceAttributes_t attribute;
@@ -180,24 +180,25 @@ static bool ask(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *choi
       lib->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
   for (size_t i = 0; i < sizeof aligns / sizeof *aligns && r == CUBLAS_STATUS_SUCCESS; i++)
     r = lib->cublasLtMatmulPreferenceSetAttribute(pref, aligns[i].attribute, &aligns[i].value, sizeof aligns[i].value);
-
-  cublasLtMatmulHeuristicResult_t results[MK_GPU_LT_TRIED];
   int found = 0;
   if (r == CUBLAS_STATUS_SUCCESS)
-    r = lib->cublasLtMatmulAlgoGetHeuristic(d->lt_handle, op->desc, op->a, op->b, op->c, op->d, pref, MK_GPU_LT_TRIED, results,
-                                            &found);
+    r = lib->cublasLtMatmulAlgoGetHeuristic(d->lt_handle, op->desc, op->a, op->b, op->c, op->d, pref, most, results, &found);
   lib->cublasLtMatmulPreferenceDestroy(pref);
-  if (!lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st)) return false;
+  return lt_ok(d, r, "cublasLtMatmulAlgoGetHeuristic", st) ? found : 0;
+}
 
+/* Asks which algorithms the library has for the problem. */
+static bool ask_for(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *choice, mk_status *st) {
+  const mk_lt *lt = op->lt;
+  cublasLtMatmulHeuristicResult_t results[MK_GPU_LT_TRIED];
+  int found = ask(d, op, results, MK_GPU_LT_TRIED, st);
   for (int i = 0; i < found; i++)
-    if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= workspace)
+    if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= (size_t)workspace_bytes)
       choice->algos[choice->count++] = results[i].algo;
-  if (!choice->count) {
-    mk_fail(st, MK_EUNSUPPORTED, "cuBLASLt has no algorithm for m=%lld n=%lld k=%lld", (long long)lt->m, (long long)lt->n,
-            (long long)lt->k);
-    return false;
-  }
-  return true;
+  if (choice->count) return true;
+  mk_fail(st, MK_EUNSUPPORTED, "cuBLASLt has no algorithm for m=%lld n=%lld k=%lld", (long long)lt->m, (long long)lt->n,
+          (long long)lt->k); /* unless there is another reason */
+  return false;
 }
 
 /* Finds the problem's algorithms; index in d->lt_choices, or -1. */
@@ -206,7 +207,7 @@ static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   mk_gpu_lt_choice *choice = &d->lt_choices[at];
   if (choice->count) return at;
   if (!recall(d, op->lt, choice)) {
-    if (!ask(d, op, choice, st)) return -1;
+    if (!ask_for(d, op, choice, st)) return -1;
     keep(d, op->lt, choice);
   }
   return at;
@@ -293,6 +294,18 @@ bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
     r = run(d, op, &choice->algos[at]);
   }
   return lt_ok(d, r, "cublasLtMatmul", st);
+}
+
+/* What is asked does not matter. */
+void mk_gpu_lt_wake(mk_gpu_device *d) {
+  static const mk_lt any = {
+      .m = 128, .n = 128, .k = 128, .lda = 128, .ldb = 128, .ldc = 128, .ldd = 128, .ab_type = MK_BF16, .d_type = MK_BF16};
+  mk_gpu_lt_op op = {.lt = &any, .choice = -1};
+  cublasLtMatmulHeuristicResult_t one;
+  mk_status ignored = {0};
+  if (make_desc(d, &op, &ignored) && make_layouts(d, &op, &ignored)) ask(d, &op, &one, 1, &ignored);
+  mk_gpu_lt_free(d, &op);
+  mk_timeline("cuBLASLt set up");
 }
 
 /* ---- timing */

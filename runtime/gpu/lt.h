@@ -41,6 +41,9 @@ void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorith
 /* The algorithm of this name, or -1 where the library no longer has it. */
 int mk_gpu_lt_find(const mk_gpu_device *d, const mk_gpu_lt_op *op, const char *name);
 
+/* Makes the library set itself up, as it does at its first use. */
+void mk_gpu_lt_wake(mk_gpu_device *d);
+
 /* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they
  * were timed already, when the op has an algorithm of its own, or when d is also read (a second run would then give another
  * result). */

@@ -74,8 +74,8 @@ static void load(mk_gpu_device *d, const mk_kernel *source, const mk_cubin *cubi
   }
 }
 
-bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
-                         mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st) {
+bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, const bool *along,
+                         mk_gpu_kernel *kernels, mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st) {
   bool *fresh = MK_NEW_ARRAY(arena, bool, count);
   int total = 0;
   for (int i = 0; i < count; i++) {
@@ -84,7 +84,7 @@ bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, 
   }
   if (!total) return true;
   mk_prepare_options options = {
-      .arch = d->arch, .max_major = d->cu->version / 1000, .wanted = fresh, .progress = progress, .user = user};
+      .arch = d->arch, .max_major = d->cu->version / 1000, .wanted = fresh, .along = along, .progress = progress, .user = user};
   mk_prepared prepared = {0};
   if (!mk_kernels_prepare(sources, count, &options, &d->cache, &prepared, st)) return false;
   mk_log(MK_LOG_INFO, "%d kernels: %d from the cache, %d compiled in %.1f s of work", total, prepared.hits, prepared.compiled,
@@ -125,7 +125,7 @@ bool mk_gpu_kernels_of_file(mk_gpu_device *d, const char *file, const char *cons
   bool wanted = true, ok = add_file(&source, "prelude.cuh", st) && add_file(&source, file, st);
   mk_kernel k = {.source = mk_text_str(&source), .min_arch = 80};
   for (int i = 0; i < count && !k.name; i++) k.name = names[i];
-  ok = ok && mk_gpu_kernels_load(d, &k, 1, &wanted, kernel, arena, NULL, NULL, st);
+  ok = ok && mk_gpu_kernels_load(d, &k, 1, &wanted, NULL, kernel, arena, NULL, NULL, st);
   mk_text_free(&source);
   if (ok && !kernel->module) ok = (mk_fail(st, MK_ECOMPILE, "templates/%s: %s", file, kernel->why), false);
   for (int i = 0; ok && i < count; i++)

@@ -22,10 +22,11 @@ typedef struct mk_gpu_kernel { /* one per plan->kernels */
   uint64_t code;   /* hash of the machine code, whatever the kernel's name */
 } mk_gpu_kernel;
 
-/* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. A kernel that fails is no
- * failure of the call. progress (or NULL) is told of kernels compiled, and stops the compiling by returning false. */
-bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, mk_gpu_kernel *kernels,
-                         mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st);
+/* Compiles (in parallel, or takes from the cache) and loads the kernels with wanted[i] that are NEW. Those with along[i] (or
+ * NULL) come into the cache with them if any has to be compiled, for other sizes. A kernel that fails is no failure of the call.
+ * progress (or NULL) is told of kernels compiled, and stops the compiling by returning false. */
+bool mk_gpu_kernels_load(mk_gpu_device *d, const mk_kernel *sources, int count, const bool *wanted, const bool *along,
+                         mk_gpu_kernel *kernels, mk_arena *arena, mk_progress_fn progress, void *user, mk_status *st);
 /* Reports, once, a kernel that compiled and cannot be used all the same, and keeps its source. */
 void mk_gpu_kernel_blame(const mk_gpu_device *d, const mk_kernel *source, mk_gpu_kernel *k, const char *why);
 /* Compiles and loads a file of the templates folder behind the prelude: kernels of the runtime's own. out[i]: the function

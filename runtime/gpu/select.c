@@ -94,8 +94,23 @@ static bool launches_work(mk_gpu_session *s, search *f, int group) {
   return true;
 }
 
+static void mark(const mk_candidate *c, bool *kernels) {
+  for (int i = 0; i < c->nlaunches; i++)
+    if (c->launches[i].kind == MK_LAUNCH_KERNEL) kernels[c->launches[i].kernel] = true;
+}
+
+/* What was chosen before, and is not now, will be at another size: where kernels are compiled anyway, its are, too, so that the
+ * change of size has nothing to compile. */
+static bool *precedents(const mk_plan *plan, mk_arena *arena) {
+  bool *kernels = MK_NEW_ARRAY(arena, bool, plan->nkernels);
+  for (int g = 0; g < plan->ngroups; g++)
+    for (int c = 0; c < plan->groups[g].ncandidates; c++)
+      if (plan->groups[g].candidates[c].precedent) mark(&plan->groups[g].candidates[c], kernels);
+  return kernels;
+}
+
 /* One round: compile what the present choices lack, all in parallel, and see which of them work. */
-static bool round_of(mk_gpu_session *s, search *f, bool *wanted, bool *settled, bool *done, mk_status *st) {
+static bool round_of(mk_gpu_session *s, search *f, bool *wanted, const bool *along, bool *settled, bool *done, mk_status *st) {
   const mk_plan *plan = s->plan;
   memset(wanted, 0, sizeof *wanted * (size_t)plan->nkernels);
   for (int g = 0; g < plan->ngroups; g++) {
@@ -108,11 +123,10 @@ static bool round_of(mk_gpu_session *s, search *f, bool *wanted, bool *settled, 
       return false;
     }
     s->groups[g].chosen = c;
-    const mk_candidate *candidate = &plan->groups[g].candidates[c];
-    for (int i = 0; i < candidate->nlaunches; i++)
-      if (candidate->launches[i].kind == MK_LAUNCH_KERNEL) wanted[candidate->launches[i].kernel] = true;
+    mark(&plan->groups[g].candidates[c], wanted);
   }
-  if (!mk_gpu_kernels_load(s->d, plan->kernels, plan->nkernels, wanted, s->kernels, &s->arena, NULL, NULL, st)) return false;
+  if (!mk_gpu_kernels_load(s->d, plan->kernels, plan->nkernels, wanted, along, s->kernels, &s->arena, NULL, NULL, st))
+    return false;
   *done = true;
   for (int g = 0; g < plan->ngroups; g++) {
     if (settled[g]) continue;
@@ -133,8 +147,9 @@ bool mk_gpu_select(mk_gpu_session *s, mk_status *st) {
   }
   f.verdicts = MK_NEW_ARRAY(&scratch, verdict, total);
   bool *wanted = MK_NEW_ARRAY(&scratch, bool, plan->nkernels), *settled = MK_NEW_ARRAY(&scratch, bool, plan->ngroups);
+  const bool *along = precedents(plan, &scratch);
   bool done = false, ok = true;
-  while (ok && !done) ok = round_of(s, &f, wanted, settled, &done, st);
+  while (ok && !done) ok = round_of(s, &f, wanted, along, settled, &done, st);
   for (int g = 0; ok && g < plan->ngroups; g++)
     if (mk_gpu_session_covers(&s->base, g)) mk_gpu_group_free(s->d, &s->groups[g]);
   mk_arena_free(&scratch);

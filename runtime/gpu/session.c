@@ -204,6 +204,17 @@ static bool asks_library(const mk_plan *p) {
   return false;
 }
 
+/* A matmul at every step that is worth the library's start. */
+static bool has_large_matmul(const mk_graph *g) {
+  for (int i = 0; i < g->count; i++) {
+    const mk_node *n = &g->nodes[i];
+    if (n->op != MK_OP_MATMUL || n->rate != MK_RATE_STEP) continue;
+    const mk_node *b = &g->nodes[n->args[1]];
+    if (2.0 * (double)mk_node_count(n) * (double)b->dims[1] > 1e9) return true;
+  }
+  return false;
+}
+
 /* The matmul library is opened while plans are made: should that fail, those that would use it are made again without. */
 mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *o, mk_status *st) {
   if (!mk_gpu_device_wait(d, MK_GPU_KNOWN, st)) return NULL;
@@ -211,6 +222,7 @@ mk_plan *mk_gpu_draft(mk_gpu_device *d, const mk_graph *g, mk_plan_options *o, m
   o->smem_limit = d->smem_limit;
   o->sms = d->sms;
   o->cublaslt = mk_gpu_device_has_lt(d);
+  if (has_large_matmul(g)) mk_gpu_device_expect_lt(d);
   mk_plan *plan = mk_plan_build(g, o, st);
   if (!plan) return NULL;
   bool ready = mk_gpu_device_wait(d, asks_library(plan) ? MK_GPU_LIBRARY : MK_GPU_READY, st);

@@ -128,7 +128,8 @@ static bool compile(tuner *t, mk_status *st) {
   int enough = KERNELS_PER_WORKER * mk_env_get()->worker_count;
   for (int i = t->at + 1; i < t->problems.count && t->problems.items[i].job == t->job && count_new(t, wanted) < enough; i++)
     if (!t->problems.items[i].done) mk_tune_wanted(plan, t->problems.items[i].group, wanted);
-  return mk_gpu_kernels_load(t->d, plan->kernels, plan->nkernels, wanted, t->bench.kernels, &t->arena, while_compiling, t, st);
+  return mk_gpu_kernels_load(t->d, plan->kernels, plan->nkernels, wanted, NULL, t->bench.kernels, &t->arena, while_compiling, t,
+                             st);
 }
 
 /* ---- what was measured */

@@ -143,7 +143,7 @@ static bool make_spots(course *c, mk_status *st) {
     for (int k = 0; with && k < with->nlaunches; k++)
       if (with->launches[k].kind == MK_LAUNCH_KERNEL) wanted[with->launches[k].kernel] = true;
   }
-  if (!mk_gpu_kernels_load(c->s->d, plan->kernels, plan->nkernels, wanted, c->s->kernels, &c->arena, NULL, NULL, st))
+  if (!mk_gpu_kernels_load(c->s->d, plan->kernels, plan->nkernels, wanted, NULL, c->s->kernels, &c->arena, NULL, NULL, st))
     return false;
   for (int i = 0; i < c->count; i++) {
     spot *s = &c->spots[i];

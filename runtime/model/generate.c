@@ -25,7 +25,9 @@ typedef struct network { /* zero: there is none */
   pthread_t thread; /* makes what follows */
   bool running, ended;
   atomic_bool made;
+  bool has_graph; /* or there is none to come; under the job's lock */
   mk_graph *graph;
+  bool shares;   /* the high-noise expert's plan, as its graph is the same */
   mk_plan *plan; /* NULL on the CPU */
   mk_status st;
 } network;
@@ -38,6 +40,8 @@ typedef struct job {
   mk_request request;
   mk_backend *backend;
   network networks[NETWORKS];
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
   bool tuned;
   mk_status unusable; /* what is wrong with another network than the one at work */
   const char *policy;
@@ -129,14 +133,35 @@ static bool expert_used(const mk_schedule *s, int which) { return steps_of(s, wh
  * as soon as its own is there, while the others are made. What is wrong with any of them or with the prompt, or too large for the
  * GPU, ends the run at the next sign of progress: a second or so into the loading of the first weights. */
 
+static void graph_is_there(network *n) {
+  pthread_mutex_lock(&n->job->lock);
+  n->has_graph = true;
+  pthread_cond_broadcast(&n->job->changed);
+  pthread_mutex_unlock(&n->job->lock);
+}
+
+static void wait_for_graph(network *n) {
+  pthread_mutex_lock(&n->job->lock);
+  while (!n->has_graph) pthread_cond_wait(&n->job->changed, &n->job->lock);
+  pthread_mutex_unlock(&n->job->lock);
+}
+
+static bool is_like(const mk_graph *graph, network *other) {
+  if (!graph || !other->job) return false;
+  wait_for_graph(other);
+  return other->graph && mk_graph_same(graph, other->graph);
+}
+
 static void *make_network(void *user) {
   network *n = user;
   static const mk_network kinds[NETWORKS] = {MK_NET_TEXT, MK_NET_DIT, MK_NET_DIT, MK_NET_VAE};
   mk_network_options o = options_for(n->job, n->part);
   n->graph = mk_network_checked(kinds[n->which], &o, &n->st);
-  if (n->graph)
+  graph_is_there(n);
+  n->shares = n->which == LOW && is_like(n->graph, &n->job->networks[HIGH]);
+  if (n->graph && !n->shares)
     n->plan = mk_backend_draft(n->job->backend, n->graph, &n->st);
-  else if (n->part->path)
+  else if (!n->graph && n->part->path)
     mk_fail_context(&n->st, "%s", n->part->path);
   atomic_store(&n->made, true);
   return NULL;
@@ -164,9 +189,11 @@ static void drop_networks(job *j) {
   for (int i = 0; i < NETWORKS; i++) {
     network *n = &j->networks[i];
     join_network(n);
-    mk_plan_free(n->plan);
-    mk_graph_free(n->graph);
-    *n = (network){0};
+    if (!n->shares) mk_plan_free(n->plan);
+  }
+  for (int i = 0; i < NETWORKS; i++) {
+    mk_graph_free(j->networks[i].graph);
+    j->networks[i] = (network){0};
   }
 }
 
@@ -191,7 +218,10 @@ static bool end_networks(job *j, int last, mk_status *st) {
     if (n->ended) continue;
     n->ended = true;
     join_network(n);
-    mk_backend_choose(j->backend, n->plan);
+    if (n->shares)
+      n->plan = j->networks[HIGH].plan;
+    else
+      mk_backend_choose(j->backend, n->plan);
     if (mk_failed(&n->st)) return mk_fail(st, n->st.code, "%s", n->st.message), false;
     if (!fits(j, i, st)) return false;
   }
@@ -204,12 +234,25 @@ static bool networks_made(const job *j, int last) {
   return true;
 }
 
+/* What is missing in a checkpoint is known once the graphs are there, long before their plans. */
+static bool graphs_are_right(job *j) {
+  for (int i = TEXT; i < NETWORKS; i++) {
+    network *n = &j->networks[i];
+    if (!n->job) continue;
+    wait_for_graph(n);
+    if (n->graph) continue;
+    join_network(n);
+    return mk_fail(&j->st, n->st.code, "%s", n->st.message), false;
+  }
+  return true;
+}
+
 /* A GPU that does not start after all leaves the CPU, whose policy is another. */
 static bool begin_text(job *j) {
   if (!mk_backend_as_begun(j->backend)) drop_networks(j);
   if (!mk_backend_ready(j->backend, &j->st)) return false;
   if (!j->networks[TEXT].job) begin_networks(j);
-  return end_networks(j, TEXT, &j->st);
+  return graphs_are_right(j) && end_networks(j, TEXT, &j->st);
 }
 
 static bool tune_tick(void *user, const mk_tune_progress *p) {
@@ -226,7 +269,8 @@ static bool tune_tick(void *user, const mk_tune_progress *p) {
 static void tune_jobs(const job *j, int last, mk_tune_job jobs[NETWORKS]) {
   const mk_schedule *s = &j->request.schedule;
   const double runs[NETWORKS] = {1 + j->request.guided, steps_of(s, 0), steps_of(s, 1), (double)j->request.latent_frames};
-  for (int i = TEXT; i <= last; i++) jobs[i] = (mk_tune_job){j->networks[i].plan, runs[i]};
+  for (int i = TEXT; i <= last; i++) jobs[i] = (mk_tune_job){j->networks[i].shares ? NULL : j->networks[i].plan, runs[i]};
+  if (last >= LOW && j->networks[LOW].shares) jobs[HIGH].runs += jobs[LOW].runs;
 }
 
 /* Before network `last` is used: what no record knows of is measured, once for a card, and then of all networks together; where
@@ -402,7 +446,11 @@ void mk_generate_defaults(mk_generate_options *o) {
 
 int mk_generate(const mk_generate_options *o, const mk_callbacks *callbacks, mk_result *result) {
   mk_result ignored = {0};
-  job j = {.o = o, .callbacks = callbacks, .result = result ? result : &ignored};
+  job j = {.o = o,
+           .callbacks = callbacks,
+           .result = result ? result : &ignored,
+           .lock = PTHREAD_MUTEX_INITIALIZER,
+           .changed = PTHREAD_COND_INITIALIZER};
   *j.result = (mk_result){0};
   const mk_status *why = &j.st;
   bool ok = (j.backend = mk_backend_begin(o->backend, &j.st)) != NULL; /* first: a GPU takes long to start */

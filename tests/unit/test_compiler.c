@@ -318,6 +318,41 @@ static void second_time_compiles_nothing(void **state) {
   mk_prepared_free(&p);
 }
 
+/* Beside others that are compiled, and never for their own sake. */
+static void some_come_along(void **state) {
+  (void)state;
+  mk_status st = {0};
+  mk_cache cache;
+  mk_prepared p;
+  mk_cache_open(&cache, folder);
+  const mk_kernel kernels[] = {
+      {"good", good, 80, false, 0}, {"serialized", serialized, 90, true, 0}, {"wrong", wrong, 80, false, 0}};
+  const bool first[] = {true, false, false}, second[] = {false, true, false}, along[] = {true, true, true};
+  mk_prepare_options o = {.arch = 90, .wanted = first};
+  assert_true(mk_kernels_prepare(kernels, 3, &o, &cache, &p, &st));
+  assert_int_equal(p.compiled, 1);
+  mk_prepared_free(&p);
+  o.along = along;
+  assert_true(mk_kernels_prepare(kernels, 3, &o, &cache, &p, &st));
+  assert_int_equal(p.hits, 1);
+  assert_int_equal(p.compiled, 0);
+  mk_prepared_free(&p);
+  drop_folder(NULL);
+  assert_int_equal(make_folder(NULL), 0);
+  mk_cache_open(&cache, folder);
+  assert_true(mk_kernels_prepare(kernels, 3, &o, &cache, &p, &st));
+  assert_int_equal(p.compiled, 2);
+  assert_true(mk_prepared_check(&p, &st)); /* that one of them is wrong is nobody's business */
+  assert_int_equal(p.cubins[0].state, MK_CUBIN_COMPILED);
+  assert_int_equal(p.cubins[1].state, MK_CUBIN_NONE);
+  assert_int_equal(p.cubins[2].state, MK_CUBIN_NONE);
+  mk_prepared_free(&p);
+  o = (mk_prepare_options){.arch = 90, .wanted = second};
+  assert_true(mk_kernels_prepare(kernels, 3, &o, &cache, &p, &st));
+  assert_int_equal(p.hits, 1);
+  mk_prepared_free(&p);
+}
+
 static void failures_are_known_the_second_time(void **state) {
   (void)state;
   mk_status st = {0};
@@ -392,6 +427,7 @@ int main(void) {
       TEST(a_hang_costs_one_kernel),
       TEST(stopping_is_quick),
       TEST(second_time_compiles_nothing),
+      TEST(some_come_along),
       TEST(failures_are_known_the_second_time),
       TEST(damaged_entries_are_compiled_again),
   };

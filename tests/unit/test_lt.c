@@ -160,7 +160,7 @@ static void answers_are_kept(void **state) {
   mk_gpu_lt_free(d, &op);
   assert_int_equal(asked, 1);
   mk_arena_free(&d->arena);
-  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache, .lt_workspace.bytes = 1};
+  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache, .sms = 1};
   assert_int_equal(run(d), 10);
   assert_int_equal(asked, 2);
   mk_arena_free(&d->arena);

@@ -360,8 +360,49 @@ static void random_graphs_keep_their_values(void **state) {
   free(after);
 }
 
+static void tells_graphs_apart(void **state) {
+  (void)state;
+  static const char base[] = X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('y', (x * c + weight('w', {3})):sum())\nupdate(s, x:silu())";
+  static const char *const others[] = {
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 4}, {3})\n"
+      "output('y', (x * c + weight('w', {3})):sum())\nupdate(s, x:silu())",
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('y', (x * c + weight('v', {3})):sum())\nupdate(s, x:silu())",
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('z', (x * c + weight('w', {3})):sum())\nupdate(s, x:silu())",
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('y', (x * c + weight('w', {3})):mean())\nupdate(s, x:silu())",
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('y', (c * x + weight('w', {3})):sum())\nupdate(s, x:silu())",
+      X
+      "local s = state{name='s', shape={2, 3}}\nlocal c = const({1, 2, 3}, {3})\n"
+      "output('y', (x * c + weight('w', {3})):sum())\nentry 'b' update(s, x:silu())",
+      "local x = input{name='x', shape={2, 3}, rate='prompt'}\nlocal s = state{name='s', shape={2, 3}}\n"
+      "local c = const({1, 2, 3}, {3})\noutput('y', (x * c + weight('w', {3})):sum())\nupdate(s, x:silu())",
+  };
+  mk_graph *g = from_script(base), *again = from_script(base);
+  assert_true(mk_graph_same(g, again));
+  again->nodes[again->count - 1].name = "a label";
+  assert_true(mk_graph_same(g, again));
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    mk_graph *other = from_script(others[i]);
+    if (mk_graph_same(g, other)) fail_msg("no difference seen: %s", others[i]);
+    mk_graph_free(other);
+  }
+  mk_graph_free(g);
+  mk_graph_free(again);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(folds_constants),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(tells_graphs_apart),
+                                     cmocka_unit_test(folds_constants),
                                      cmocka_unit_test(removes_identities),
                                      cmocka_unit_test(merges_movement),
                                      cmocka_unit_test(merges_exact_casts_only),
