@@ -46,66 +46,20 @@ static uint32_t alignment(mk_ref ref) {
   return low == 0 || low > 256 ? 256 : (uint32_t)low;
 }
 
-/* What decides the algorithms, as text. */
-static void add_problem(const mk_lt *lt, mk_text *out) {
-  mk_text_addf(out, "m %lld n %lld k %lld ld %lld %lld %lld %lld", (long long)lt->m, (long long)lt->n, (long long)lt->k,
-               (long long)lt->lda, (long long)lt->ldb, (long long)lt->ldc, (long long)lt->ldd);
-  mk_text_addf(out, " types %d %d %d %d tf32 %d epilogue %d beta %d", (int)lt->ab_type, (int)lt->c_type, (int)lt->d_type,
-               (int)lt->bias_type, lt->tf32, (int)lt->epilogue, lt->beta != 0);
-  mk_text_addf(out, " alignment %u %u %u %u\n", alignment(lt->a), alignment(lt->b), alignment(lt->c), alignment(lt->d));
-}
-
+/* Of what decides the algorithms. */
 static uint64_t problem_key(const mk_lt *lt) {
   mk_text t = {0};
-  add_problem(lt, &t);
+  mk_text_addf(&t, "m %lld n %lld k %lld ld %lld %lld %lld %lld", (long long)lt->m, (long long)lt->n, (long long)lt->k,
+               (long long)lt->lda, (long long)lt->ldb, (long long)lt->ldc, (long long)lt->ldd);
+  mk_text_addf(&t, " types %d %d %d %d tf32 %d epilogue %d beta %d", (int)lt->ab_type, (int)lt->c_type, (int)lt->d_type,
+               (int)lt->bias_type, lt->tf32, (int)lt->epilogue, lt->beta != 0);
+  mk_text_addf(&t, " alignment %u %u %u %u\n", alignment(lt->a), alignment(lt->b), alignment(lt->c), alignment(lt->d));
   uint64_t key = mk_hash64(mk_text_str(&t), t.len);
   mk_text_free(&t);
   return key;
 }
 
-/* ---- algorithms. Asking for them takes the library a fortieth of a second for each problem, most of a start with a full cache:
- * its answers are kept beside the kernels. It says itself that the same version takes them back. */
-
-static void make_cache_key(const mk_gpu_device *d, const mk_lt *lt, mk_text *key) {
-  mk_text_addf(key,
-               "moonkiln cublaslt 1\nversion %zu driver %d\n%s sm_%d %d multiprocessors\nworkspace %lld algorithms %d of %zu\n",
-               d->lt->version, d->cu->version, d->name, d->arch, d->sms, (long long)workspace_bytes, MK_GPU_LT_TRIED,
-               sizeof(cublasLtMatmulAlgo_t));
-  add_problem(lt, key);
-}
-
-static bool recall(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_choice *c) {
-  mk_text key = {0};
-  mk_cache_entry e;
-  make_cache_key(d, lt, &key);
-  bool found = !key.failed && mk_cache_lookup(&d->cache, key.data, key.len, &e);
-  mk_text_free(&key);
-  if (!found) return false;
-  size_t each = sizeof *c->algos;
-  if (e.bytes && e.bytes <= sizeof c->algos && e.bytes % each == 0) {
-    memcpy(c->algos, e.payload, e.bytes);
-    c->count = (int)(e.bytes / each);
-  }
-  mk_cache_entry_free(&e);
-  return c->count > 0;
-}
-
-static void keep(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_choice *c) {
-  mk_text key = {0}, label = {0}, meta = {0};
-  make_cache_key(d, lt, &key);
-  mk_text_addf(&label, "sm_%d cublaslt %lldx%lldx%lld", d->arch, (long long)lt->m, (long long)lt->n, (long long)lt->k);
-  mk_text_addf(&meta, "%d algorithms", c->count);
-  if (!key.failed && !label.failed && !meta.failed)
-    mk_cache_store(&d->cache, key.data, key.len,
-                   &(mk_cache_entry){.label = label.data,
-                                     .meta = meta.data,
-                                     .log = "",
-                                     .payload = c->algos,
-                                     .bytes = sizeof *c->algos * (size_t)c->count});
-  mk_text_free(&key);
-  mk_text_free(&label);
-  mk_text_free(&meta);
-}
+/* ---- algorithms */
 
 static void name_of(const mk_cublaslt *lib, const cublasLtMatmulAlgo_t *algo, char name[MK_GPU_LT_NAME]) {
   static const struct {
@@ -205,12 +159,7 @@ static bool ask_for(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *
 static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
   int at = find_choice(d, op->lt);
   mk_gpu_lt_choice *choice = &d->lt_choices[at];
-  if (choice->count) return at;
-  if (!recall(d, op->lt, choice)) {
-    if (!ask_for(d, op, choice, st)) return -1;
-    keep(d, op->lt, choice);
-  }
-  return at;
+  return choice->count || ask_for(d, op, choice, st) ? at : -1;
 }
 
 static bool make_layouts(mk_gpu_device *d, mk_gpu_lt_op *op, mk_status *st) {

@@ -6,7 +6,7 @@
 #   MOONKILN, GPU_CHECK   the programs
 #   RANDOM_GRAPHS         folder of graphs that test_random_graphs wrote
 #   LUA                   lua5.4
-#   START_LIMIT           seconds a warm start may take (1)
+#   START_LIMIT           seconds a warm start may take (0.3)
 # shellcheck disable=SC2016 # patterns with backquotes
 set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
@@ -87,7 +87,7 @@ compiles_nothing() {
   if grep -qE 'kernels: .* [1-9][0-9]* compiled' "$1"; then fail "kernels were compiled"; fi
   seconds=$(sed -nE 's/.* can launch kernels ([0-9.]+) s after.*/\1/p' "$1" | head -n 1)
   note "first launch possible after $seconds s"
-  awk "BEGIN { exit !($seconds <= ${START_LIMIT:-1}) }"
+  awk "BEGIN { exit !($seconds <= ${START_LIMIT:-0.3}) }"
 }
 
 # Once one size is tuned, others find its kernels.

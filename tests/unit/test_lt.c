@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include "runtime/gpu/lt.h"
-#include "tests/unit/temp_folder.h"
 
 static int asked, refused; /* heuristics asked for; the algorithm number that running refuses */
 static uint64_t ran;       /* the last algorithm run */
@@ -139,39 +138,6 @@ static void each_op_has_its_own(void **state) {
   mk_gpu_lt_free(d, &other);
 }
 
-/* A start after another one asks the library nothing, unless something has changed. */
-static void answers_are_kept(void **state) {
-  mk_gpu_device *d = *state;
-  char name[MK_GPU_LT_NAME];
-  static mk_cublaslt newer;
-  static mk_cache cache;
-  mk_gpu_lt_op op;
-  assert_int_equal(make_folder(NULL), 0);
-  mk_cache_open(&cache, folder);
-  d->cache = cache;
-  assert_int_equal(run(d), 10);
-  assert_true(mk_gpu_lt_make(d, &problem, &op, &(mk_status){0}));
-  mk_gpu_lt_name(d, &op, 2, name);
-  mk_gpu_lt_free(d, &op);
-  mk_arena_free(&d->arena);
-  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache};
-  assert_true(mk_gpu_lt_make(d, &problem, &op, &(mk_status){0}));
-  assert_int_equal(mk_gpu_lt_find(d, &op, name), 2);
-  mk_gpu_lt_free(d, &op);
-  assert_int_equal(asked, 1);
-  mk_arena_free(&d->arena);
-  *d = (mk_gpu_device){.cu = &driver, .lt = &library, .cache = cache, .sms = 1};
-  assert_int_equal(run(d), 10);
-  assert_int_equal(asked, 2);
-  mk_arena_free(&d->arena);
-  newer = library;
-  newer.version = 1;
-  *d = (mk_gpu_device){.cu = &driver, .lt = &newer, .cache = cache};
-  assert_int_equal(run(d), 10);
-  assert_int_equal(asked, 3);
-  drop_folder(NULL);
-}
-
 static void refused_algorithms_are_passed_over(void **state) {
   mk_gpu_device *d = *state;
   refused = 10;
@@ -188,7 +154,6 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(names_and_use, setup, teardown),
       cmocka_unit_test_setup_teardown(each_op_has_its_own, setup, teardown),
-      cmocka_unit_test_setup_teardown(answers_are_kept, setup, teardown),
       cmocka_unit_test_setup_teardown(refused_algorithms_are_passed_over, setup, teardown),
   };
   cmocka_set_message_output(CM_OUTPUT_TAP);
