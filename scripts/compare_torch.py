@@ -182,7 +182,10 @@ def main():
     rows = args.rows.split(",")
     if set(rows) - set(ROWS):
         parser.error(f"unknown rows {sorted(set(rows) - set(ROWS))}; known: {', '.join(ROWS)}")
-    ctx = make_context(args, parser)
+    try:
+        ctx = make_context(args, parser)
+    except ModuleNotFoundError as missing:
+        parser.error(f"the Python package {missing.name} is not installed; --help says what is needed")
     if args.list:
         for row, cases in cases_of(ctx).items():
             print(f"{row}: about {sum(case.seconds for case in cases):g} s")

@@ -18,6 +18,13 @@ setup() {
   [[ $output == *"unknown rows ['speed']"* ]]
 }
 
+@test "no PyTorch" {
+  if "$PYTHON" -c 'import torch' 2>/dev/null; then skip "it is there"; fi
+  run "$PYTHON" scripts/compare_torch.py --list
+  ((status == 2))
+  [[ $output == *"package torch is not installed"* && $output != *Traceback* ]]
+}
+
 @test "every row at toy sizes, both sides computing the same" {
   "$PYTHON" -c 'import torch, diffusers, transformers' || skip "no PyTorch, diffusers, transformers"
   "$PYTHON" scripts/compare_torch.py --smoke --moonkiln "$MOONKILN" --json "$here/x.json" --markdown "$here/x.md"

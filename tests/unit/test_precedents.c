@@ -103,6 +103,8 @@ static gpu used_at(mk_model_size size) {
  * measured, nothing is left to be. */
 static int kernels_added(const gpu *card, mk_model_size size, bool early) {
   codes compiled = card->compiled;
+  const mk_records *own = &card->tuning.user;
+  bool measured = own->count && own->items[0].entries[0].state != MK_RUNNER_USED;
   model_plans plans = {0};
   int added = 0;
   add_model_plans(&plans, "a14b", size, early ? &card->tuning : NULL);
@@ -111,7 +113,7 @@ static int kernels_added(const gpu *card, mk_model_size size, bool early) {
     mk_tuning_apply(&card->tuning, p);
     for (int g = 0; g < p->ngroups; g++) {
       added += add_codes(p, &p->groups[g].candidates[p->groups[g].chosen], &compiled);
-      if (early && card->tuning.user.items[0].entries[0].state != MK_RUNNER_USED && mk_tuning_matters(&p->groups[g]))
+      if (early && measured && mk_tuning_matters(&p->groups[g]))
         assert_int_not_equal(mk_tuning_knows(&card->tuning, p, &p->groups[g]), MK_KNOWN_NOT);
     }
   }
@@ -139,6 +141,42 @@ static void nor_where_nothing_was_measured(void **state) {
   (void)state;
   const mk_model_size first = {832, 480, 81}, others[] = {{1280, 720, 81}, {704, 384, 9}, {768, 384, 5}, {832, 480, 21}};
   gpu card = used_at(first);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_int_equal(kernels_added(&card, others[i], true), 0);
+  mk_tuning_close(&card.tuning);
+}
+
+static void take_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
+  (void)why;
+  if (strstr(path, "/nvidia-h200-")) mk_records_merge(user, r);
+}
+
+/* With the records that come along, of two sizes, a first run compiles what any size will choose. */
+static void nor_after_a_first_run_with_shipped_records(void **state) {
+  (void)state;
+  const mk_model_size first = {832, 480, 5},
+                      others[] = {{1280, 720, 5}, {704, 384, 9}, {832, 480, 21}, {832, 480, 81}, {1280, 720, 81}};
+  gpu card = {0};
+  char folder[PATH_MAX];
+  model_plans plans = {0};
+  mk_records used = {0};
+  assert_true(mk_env_data_path("scripts/tuning", folder, &(mk_status){0}));
+  mk_records_visit(folder, take_file, &card.tuning.shipped);
+  if (!card.tuning.shipped.count) skip();
+  add_model_plans(&plans, "a14b", first, &card.tuning);
+  for (int i = 0; i < plans.count; i++) {
+    mk_plan *p = plans.items[i];
+    mk_tuning_apply(&card.tuning, p);
+    for (int g = 0; g < p->ngroups; g++) {
+      mk_group *x = &p->groups[g];
+      add_codes(p, &x->candidates[x->chosen], &card.compiled);
+      for (int c = 0; c < x->ncandidates; c++)
+        if (x->candidates[c].precedent) add_codes(p, &x->candidates[c], &card.compiled);
+      mk_tuning_use(&card.tuning, p, x, &used);
+    }
+  }
+  free_model_plans(&plans);
+  mk_records_merge(&card.tuning.user, &used);
+  mk_records_free(&used);
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_int_equal(kernels_added(&card, others[i], true), 0);
   mk_tuning_close(&card.tuning);
 }
@@ -301,6 +339,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(other_sizes_of_the_model_add_no_kernel),
       cmocka_unit_test(nor_where_nothing_was_measured),
+      cmocka_unit_test(nor_after_a_first_run_with_shipped_records),
       cmocka_unit_test(convolutions_stay),
       cmocka_unit_test(attentions_stay),
       cmocka_unit_test(far_behind),
