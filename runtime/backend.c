@@ -8,6 +8,7 @@
 #include "runtime/base/env.h"
 #include "runtime/base/log.h"
 #include "runtime/cpu/session.h"
+#include "runtime/gpu/lt.h"
 #include "runtime/gpu/memory.h"
 #include "runtime/gpu/session.h"
 #include "runtime/gpu/tune_problems.h"
@@ -104,11 +105,9 @@ mk_plan *mk_backend_draft(mk_backend *b, const mk_graph *g, mk_status *st) {
     plan = mk_gpu_draft(b->device, g, &o, &why);
   }
   if (!plan && mk_backend_as_begun(b)) mk_fail(st, why.code, "%s", why.message); /* else mk_backend_ready says it */
+  if (plan && !b->ignore_records) mk_tuning_apply(tuning(b), plan);
+  if (plan) mk_gpu_lt_ask_ahead(b->device, plan);
   return plan;
-}
-
-void mk_backend_choose(mk_backend *b, mk_plan *plan) {
-  if (b->device && plan && !b->ignore_records) mk_tuning_apply(tuning(b), plan);
 }
 
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st) {
@@ -118,10 +117,8 @@ bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan
 #pragma omp parallel for num_threads(count) schedule(static, 1)
   for (int i = 0; i < count; i++)
     if (graphs[i]) plans[i] = mk_backend_draft(b, graphs[i], &each[i]);
-  for (int i = 0; i < count; i++) {
+  for (int i = 0; i < count; i++)
     if (mk_failed(&each[i])) mk_fail(st, each[i].code, "%s", each[i].message);
-    mk_backend_choose(b, plans[i]);
-  }
   free(each);
   return !mk_failed(st);
 }

@@ -27,14 +27,11 @@ void mk_backend_try(mk_backend *b, const mk_trial *trial);
 /* From now on the plans keep the cost model's order, whatever was measured on this card. */
 void mk_backend_ignore_records(mk_backend *b);
 
-/* A plan of an optimized graph for the GPU with the cost model's choices, and with what was measured among the candidates, from
- * any thread; NULL with a clean status on the CPU, and when the GPU does not start. Free with mk_plan_free. choose, after ready,
- * takes the choices that were measured. */
+/* A plan of an optimized graph for the GPU, chosen by what was measured on this card before, from any thread; NULL with a clean
+ * status on the CPU, and when the GPU does not start. Free with mk_plan_free. */
 mk_plan *mk_backend_draft(mk_backend *b, const mk_graph *g, mk_status *st);
-void mk_backend_choose(mk_backend *b, mk_plan *plan);
 
-/* Both: the plan of an optimized graph for the GPU, chosen by what was measured on this card before; NULL with a clean status on
- * the CPU. Free with mk_plan_free. */
+/* The same once the backend is ready. */
 mk_plan *mk_backend_plan(mk_backend *b, const mk_graph *g, mk_status *st);
 /* The plans of several graphs (NULL: none), made side by side. False with the status set when one failed; all are to be freed. */
 bool mk_backend_plans(mk_backend *b, mk_graph *const *graphs, int count, mk_plan **plans, mk_status *st);

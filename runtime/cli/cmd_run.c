@@ -100,10 +100,7 @@ int cmd_run(int argc, char **argv) {
   if (!mk_failed(&st)) plan = mk_backend_draft(b, g, &st);
   if (!mk_failed(&st) && mk_backend_ready(b, &st) && trial.load && !strcmp(mk_backend_name(b), "cpu"))
     mk_fail(&st, MK_EINPUT, "--load %s: the CPU backend runs no kernels; this needs a GPU", trial.load);
-  if (!mk_failed(&st)) {
-    mk_backend_choose(b, plan);
-    job.session = mk_backend_session(b, g, plan, &st);
-  }
+  if (!mk_failed(&st)) job.session = mk_backend_session(b, g, plan, &st);
   mk_session *s = job.session;
   bool ok = s && s->ops->load(s, mk_weights_source(w), NULL, NULL, &st) && write_inputs(&job, &st) &&
             s->ops->run(s, "prompt", &st) && s->ops->run(s, entry, &st);

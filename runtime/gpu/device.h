@@ -49,13 +49,12 @@ typedef struct mk_gpu_device {
   int next_slot;
   cublasLtHandle_t lt_handle;
   mk_gpu_block lt_workspace;           /* taken by the first matmul that is made */
-  struct mk_gpu_lt_choice *lt_choices; /* algorithm per problem, found once; see lt.h */
-  int nlt_choices, lt_choices_cap;
-  bool launched;        /* a kernel, ever */
-  int compiled;         /* kernels, instead of being found in the cache */
-  mk_arena arena;       /* owns lt_choices */
-  mk_cache cache;       /* of compiled kernels */
-  mk_status lt_missing; /* why there is no matmul library */
+  struct mk_gpu_lt_choice *lt_choices; /* algorithms per problem, found once; see lt.h */
+  bool launched;                       /* a kernel, ever */
+  int compiled;                        /* kernels, instead of being found in the cache */
+  mk_arena arena;                      /* owns lt_choices */
+  mk_cache cache;                      /* of compiled kernels */
+  mk_status lt_missing;                /* why there is no matmul library */
 } mk_gpu_device;
 
 /* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no

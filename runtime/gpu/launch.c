@@ -88,7 +88,7 @@ bool mk_gpu_function_prepare(mk_gpu_device *d, CUfunction f, const mk_launch *la
 
 bool mk_gpu_launch_make(mk_gpu_device *d, const mk_launch *plan, CUfunction function, mk_arena *arena, mk_gpu_launch *out,
                         mk_status *st) {
-  *out = (mk_gpu_launch){.plan = plan, .function = function, .lt.choice = -1};
+  *out = (mk_gpu_launch){.plan = plan, .function = function};
   if (plan->kind == MK_LAUNCH_LT) return mk_gpu_lt_make(d, plan->lt, &out->lt, st);
   if (plan->kind != MK_LAUNCH_KERNEL) return true;
   size_t bytes = (plan->param_bytes + PARAM_ALIGN - 1) & ~(size_t)(PARAM_ALIGN - 1);

@@ -2,6 +2,7 @@
  * d'[n,m] = (b'[k,n])^T a'[k,m]: the library's A is our b, transposed, its B is our a, and its bias runs along our n. */
 #include "runtime/gpu/lt.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,35 +85,36 @@ static void name_of(const mk_cublaslt *lib, const cublasLtMatmulAlgo_t *algo, ch
   }
 }
 
-int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op) { return d->lt_choices[op->choice].count; }
-int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op) {
-  const mk_gpu_lt_choice *c = &d->lt_choices[op->choice];
+int mk_gpu_lt_count(const mk_gpu_lt_op *op) { return op->choice->count; }
+int mk_gpu_lt_used(const mk_gpu_lt_op *op) {
+  const mk_gpu_lt_choice *c = op->choice;
   int at = op->algorithm >= 0 ? op->algorithm : c->best;
   while (c->refused[at] && at + 1 < c->count) at++;
   return at;
 }
 
 void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]) {
-  name_of(d->lt, &d->lt_choices[op->choice].algos[algorithm], name);
+  name_of(d->lt, &op->choice->algos[algorithm], name);
 }
 
 int mk_gpu_lt_find(const mk_gpu_device *d, const mk_gpu_lt_op *op, const char *name) {
   char other[MK_GPU_LT_NAME];
-  for (int i = 0; i < mk_gpu_lt_count(d, op); i++) {
+  for (int i = 0; i < mk_gpu_lt_count(op); i++) {
     mk_gpu_lt_name(d, op, i, other);
     if (!strcmp(name, other)) return i;
   }
   return -1;
 }
 
-/* The entry in d->lt_choices for the problem, made if need be; without algorithms at first. */
-static int find_choice(mk_gpu_device *d, const mk_lt *lt) {
+/* The device's for the problem, made if need be; without algorithms at first. */
+static mk_gpu_lt_choice *find_choice(mk_gpu_device *d, const mk_lt *lt) {
   uint64_t key = problem_key(lt);
-  for (int i = 0; i < d->nlt_choices; i++)
-    if (d->lt_choices[i].key == key) return i;
-  mk_gpu_lt_choice choice = {.key = key};
-  MK_PUSH(&d->arena, d->lt_choices, d->nlt_choices, d->lt_choices_cap, choice);
-  return d->nlt_choices - 1;
+  mk_gpu_lt_choice *c = d->lt_choices;
+  while (c && c->key != key) c = c->next;
+  if (c) return c;
+  c = MK_NEW(&d->arena, mk_gpu_lt_choice);
+  *c = (mk_gpu_lt_choice){.next = d->lt_choices, .key = key};
+  return d->lt_choices = c;
 }
 
 /* Asks the library for at most `most` algorithms; how many there are. The addresses' alignments are those of op->lt. */
@@ -155,11 +157,14 @@ static bool ask_for(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_gpu_lt_choice *
   return false;
 }
 
-/* Finds the problem's algorithms; index in d->lt_choices, or -1. */
-static int choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
-  int at = find_choice(d, op->lt);
-  mk_gpu_lt_choice *choice = &d->lt_choices[at];
-  return choice->count || ask_for(d, op, choice, st) ? at : -1;
+/* The problem's algorithms, or NULL. One question at a time: some are asked ahead, on other threads. */
+static mk_gpu_lt_choice *choose(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
+  static pthread_mutex_t asking = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&asking);
+  mk_gpu_lt_choice *c = find_choice(d, op->lt);
+  bool ok = c->count || ask_for(d, op, c, st);
+  pthread_mutex_unlock(&asking);
+  return ok ? c : NULL;
 }
 
 static bool make_layouts(mk_gpu_device *d, mk_gpu_lt_op *op, mk_status *st) {
@@ -202,10 +207,10 @@ static bool enter(mk_gpu_device *d, mk_status *st) {
 }
 
 bool mk_gpu_lt_make(mk_gpu_device *d, const mk_lt *lt, mk_gpu_lt_op *op, mk_status *st) {
-  *op = (mk_gpu_lt_op){.lt = lt, .choice = -1, .algorithm = -1};
+  *op = (mk_gpu_lt_op){.lt = lt, .algorithm = -1};
   if (!enter(d, st)) return false;
   if (make_desc(d, op, st) && make_layouts(d, op, st)) op->choice = choose(d, op, st);
-  if (op->choice >= 0) return true;
+  if (op->choice) return true;
   mk_gpu_lt_free(d, op);
   return false;
 }
@@ -215,7 +220,7 @@ void mk_gpu_lt_free(mk_gpu_device *d, mk_gpu_lt_op *op) {
   for (int i = 0; i < 4; i++)
     if (layouts[i]) d->lt->cublasLtMatrixLayoutDestroy(layouts[i]);
   if (op->desc) d->lt->cublasLtMatmulDescDestroy(op->desc);
-  *op = (mk_gpu_lt_op){.choice = -1};
+  *op = (mk_gpu_lt_op){0};
 }
 
 bool mk_gpu_lt_bind(mk_gpu_device *d, mk_gpu_lt_op *op, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, CUdeviceptr dst,
@@ -233,13 +238,13 @@ static cublasStatus_t run(mk_gpu_device *d, const mk_gpu_lt_op *op, const cublas
 }
 
 bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
-  mk_gpu_lt_choice *choice = &d->lt_choices[op->choice];
-  int at = mk_gpu_lt_used(d, op);
+  mk_gpu_lt_choice *choice = op->choice;
+  int at = mk_gpu_lt_used(op);
   cublasStatus_t r = run(d, op, &choice->algos[at]);
   /* A heuristic result is a promise the library does not always keep: go on to its next one, for good. */
   while (r == CUBLAS_STATUS_NOT_SUPPORTED && at + 1 < choice->count) {
     choice->refused[at] = true;
-    at = mk_gpu_lt_used(d, op);
+    at = mk_gpu_lt_used(op);
     r = run(d, op, &choice->algos[at]);
   }
   return lt_ok(d, r, "cublasLtMatmul", st);
@@ -249,12 +254,26 @@ bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
 void mk_gpu_lt_wake(mk_gpu_device *d) {
   static const mk_lt any = {
       .m = 128, .n = 128, .k = 128, .lda = 128, .ldb = 128, .ldc = 128, .ldd = 128, .ab_type = MK_BF16, .d_type = MK_BF16};
-  mk_gpu_lt_op op = {.lt = &any, .choice = -1};
+  mk_gpu_lt_op op = {.lt = &any};
   cublasLtMatmulHeuristicResult_t one;
   mk_status ignored = {0};
   if (make_desc(d, &op, &ignored) && make_layouts(d, &op, &ignored)) ask(d, &op, &one, 1, &ignored);
   mk_gpu_lt_free(d, &op);
   mk_timeline("cuBLASLt set up");
+}
+
+void mk_gpu_lt_ask_ahead(mk_gpu_device *d, const mk_plan *plan) {
+  mk_status ignored = {0};
+  for (int g = 0; g < plan->ngroups; g++) {
+    const mk_candidate *c = &plan->groups[g].candidates[plan->groups[g].chosen];
+    for (int i = 0; i < c->nlaunches; i++) {
+      if (c->launches[i].kind != MK_LAUNCH_LT) continue;
+      if (!mk_gpu_device_wait(d, MK_GPU_LIBRARY, &ignored) || !d->lt || !mk_gpu_enter(d, &ignored)) return;
+      mk_gpu_lt_op op = {.lt = c->launches[i].lt};
+      if (make_desc(d, &op, &ignored) && make_layouts(d, &op, &ignored)) choose(d, &op, &ignored);
+      mk_gpu_lt_free(d, &op);
+    }
+  }
 }
 
 /* ---- timing */
@@ -287,7 +306,7 @@ static bool reads_its_result(const mk_gpu_lt_op *op) {
 }
 
 bool mk_gpu_lt_tune(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st) {
-  mk_gpu_lt_choice *choice = &d->lt_choices[op->choice];
+  mk_gpu_lt_choice *choice = op->choice;
   if (choice->timed || op->algorithm >= 0 || reads_its_result(op)) return true;
   CUevent begin = NULL, end = NULL;
   bool ok = MK_CU(d->cu, st, cuEventCreate(&begin, CU_EVENT_DEFAULT)) && MK_CU(d->cu, st, cuEventCreate(&end, CU_EVENT_DEFAULT));

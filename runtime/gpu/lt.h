@@ -8,6 +8,7 @@
 enum { MK_GPU_LT_TRIED = 8 /* heuristic results kept for timing */, MK_GPU_LT_NAME = 64 };
 
 typedef struct mk_gpu_lt_choice { /* the algorithms of one problem, the library's best guess first */
+  struct mk_gpu_lt_choice *next;
   uint64_t key;
   cublasLtMatmulAlgo_t algos[MK_GPU_LT_TRIED];
   int count;
@@ -18,8 +19,8 @@ typedef struct mk_gpu_lt_choice { /* the algorithms of one problem, the library'
 
 typedef struct mk_gpu_lt_op {
   const mk_lt *lt;
-  int choice;    /* in the device's lt_choices */
-  int algorithm; /* among the choice's; -1: its best */
+  mk_gpu_lt_choice *choice; /* the device's */
+  int algorithm;            /* among the choice's; -1: its best */
   cublasLtMatmulDesc_t desc;
   cublasLtMatrixLayout_t a, b, c, d;
   CUdeviceptr pa, pb, pc, pd; /* set by bind */
@@ -35,14 +36,17 @@ bool mk_gpu_lt_run(mk_gpu_device *d, const mk_gpu_lt_op *op, mk_status *st);
 
 /* The problem's algorithms: how many, which one is run (op->algorithm or the best, or the next that is not refused), and what
  * names one in a record: its configuration, as numbers. */
-int mk_gpu_lt_count(const mk_gpu_device *d, const mk_gpu_lt_op *op);
-int mk_gpu_lt_used(const mk_gpu_device *d, const mk_gpu_lt_op *op);
+int mk_gpu_lt_count(const mk_gpu_lt_op *op);
+int mk_gpu_lt_used(const mk_gpu_lt_op *op);
 void mk_gpu_lt_name(const mk_gpu_device *d, const mk_gpu_lt_op *op, int algorithm, char name[MK_GPU_LT_NAME]);
 /* The algorithm of this name, or -1 where the library no longer has it. */
 int mk_gpu_lt_find(const mk_gpu_device *d, const mk_gpu_lt_op *op, const char *name);
 
 /* Makes the library set itself up, as it does at its first use. */
 void mk_gpu_lt_wake(mk_gpu_device *d);
+/* Asks for the algorithms of what the plan has chosen, so that making it does not have to: the first answer for a combination of
+ * types and epilogue takes the library 25 ms. Waits for it. From any thread. */
+void mk_gpu_lt_ask_ahead(mk_gpu_device *d, const mk_plan *plan);
 
 /* Times the problem's algorithms on the bound buffers, keeps the fastest, and leaves d as one run would. Does nothing when they
  * were timed already, when the op has an algorithm of its own, or when d is also read (a second run would then give another

@@ -160,7 +160,7 @@ static void add_candidate(trial *t, int candidate) {
     return;
   }
   mk_gpu_launch *lt = mk_gpu_group_matmul(g);
-  int algorithms = lt ? mk_gpu_lt_count(t->b->d, &lt->lt) : 1;
+  int algorithms = lt ? mk_gpu_lt_count(&lt->lt) : 1;
   for (int a = 0; a < algorithms; a++) add_runner(t, candidate, lt, a, MK_RUNNER_IN);
 }
 
@@ -208,7 +208,7 @@ static bool first_run(trial *t, int runner, double *ms, mk_status *st) {
   mk_status why = {0};
   if (!mk_gpu_probe_reset(&t->b->probe, true, st) || !mark(t, 0, st)) return false;
   bool ok = run(t, runner, &why);
-  if (ok && v->lt && mk_gpu_lt_used(t->b->d, &v->lt->lt) != v->algorithm)
+  if (ok && v->lt && mk_gpu_lt_used(&v->lt->lt) != v->algorithm)
     ok = (mk_fail(&why, MK_EUNSUPPORTED, "the library refuses the algorithm"), false);
   if (!ok) {
     r->state = MK_RUNNER_BROKEN;

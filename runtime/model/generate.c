@@ -210,18 +210,14 @@ static bool fits(job *j, int which, mk_status *st) {
   return mk_backend_fits(j->backend, plans, n, which == LOW && j->o->offload, names[which], st);
 }
 
-/* The networks up to `last`, with the kernels that were found to be the fastest; false with the status set when one could not be
- * made or does not fit. */
+/* The networks up to `last`; false with the status set when one could not be made or does not fit. */
 static bool end_networks(job *j, int last, mk_status *st) {
   for (int i = TEXT; i <= last; i++) {
     network *n = &j->networks[i];
     if (n->ended) continue;
     n->ended = true;
     join_network(n);
-    if (n->shares)
-      n->plan = j->networks[HIGH].plan;
-    else
-      mk_backend_choose(j->backend, n->plan);
+    if (n->shares) n->plan = j->networks[HIGH].plan;
     if (mk_failed(&n->st)) return mk_fail(st, n->st.code, "%s", n->st.message), false;
     if (!fits(j, i, st)) return false;
   }

@@ -108,13 +108,13 @@ static void names_and_use(void **state) {
   mk_gpu_lt_op op;
   char name[MK_GPU_LT_NAME];
   assert_true(mk_gpu_lt_make(d, &problem, &op, &st));
-  assert_int_equal(mk_gpu_lt_count(d, &op), 3);
-  assert_int_equal(mk_gpu_lt_used(d, &op), 0);
+  assert_int_equal(mk_gpu_lt_count(&op), 3);
+  assert_int_equal(mk_gpu_lt_used(&op), 0);
   mk_gpu_lt_name(d, &op, 2, name);
   assert_int_equal(strncmp(name, "66-12-", 6), 0); /* cut where it is too long, never beyond */
   assert_true(strlen(name) < MK_GPU_LT_NAME);
   op.algorithm = mk_gpu_lt_find(d, &op, name);
-  assert_int_equal(mk_gpu_lt_used(d, &op), 2);
+  assert_int_equal(mk_gpu_lt_used(&op), 2);
   assert_true(mk_gpu_lt_run(d, &op, &st));
   assert_int_equal(ran, 12);
   mk_gpu_lt_free(d, &op);
@@ -146,7 +146,7 @@ static void refused_algorithms_are_passed_over(void **state) {
   mk_gpu_lt_op op;
   assert_true(mk_gpu_lt_make(d, &problem, &op, &st));
   op.algorithm = 0; /* by name, too, and known by now */
-  assert_int_equal(mk_gpu_lt_used(d, &op), 1);
+  assert_int_equal(mk_gpu_lt_used(&op), 1);
   mk_gpu_lt_free(d, &op);
 }
 
