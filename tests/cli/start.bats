@@ -68,6 +68,20 @@ on_gpu() { generate "$BATS_FILE_TMPDIR/diffusers" --backend cuda --tune-budget 0
   cmp "$kernels"/tuning/*.tune "$here/before"
 }
 
+@test "start_times.py makes a table of it" {
+  local times=("${PYTHON:-python3}" scripts/start_times.py --moonkiln "$MOONKILN")
+  run "${times[@]}" "$BATS_FILE_TMPDIR/diffusers" --sizes 32x32x5,64x32x5 --runs 1 --cache "$kernels"
+  echo "$output"
+  [ "$status" -eq 0 ]
+  [ "${#lines[@]}" -eq 4 ]
+  [[ ${lines[0]} =~ ^\ +launch\ +text\ +weights\ +step\ +aside\ +compiled$ ]]
+  [[ ${lines[1]} =~ ^32x32x5(\ +[0-9]+){6}$ && ${lines[2]} =~ ^64x32x5,\ first\ time(\ +[0-9]+){6}$ ]]
+  [[ ${lines[3]} =~ ^64x32x5(\ +[0-9]+){5}\ +0$ ]]
+  refused "${times[@]}" "$here/missing" --sizes 32x32x5 -- "moonkiln: " missing
+  run "${times[@]}" tiny --sizes 32x32
+  [[ $status -eq 2 && $output == *WIDTHxHEIGHTxFRAMES* ]]
+}
+
 @test "a GPU that does not start" {
   FAKE_CONTEXT=2 refused on_gpu -- "moonkiln: GPU 0 (Made-up GPU): cuDevicePrimaryCtxRetain" "made up"
   FAKE_INIT=999 refused on_gpu -- "cuInit(0) failed: made up"
