@@ -2,6 +2,7 @@
 #ifndef TESTS_MODEL_PLANS_H
 #define TESTS_MODEL_PLANS_H
 
+#include "runtime/base/env.h"
 #include "runtime/gpu/tuning.h"
 #include "runtime/model/model_graphs.h"
 #include "tests/host/script.h"
@@ -25,6 +26,19 @@ static inline void add_model_plans(model_plans *p, const char *model, mk_model_s
     p->items[p->count++] = plan;
     mk_graph_free(graphs[i]);
   }
+}
+
+static inline void take_shipped_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
+  (void)why;
+  if (strstr(path, "/nvidia-h200-")) mk_records_merge(user, r);
+}
+
+/* The tuning records of the H200 that come with the program; false: there are none. */
+static inline bool take_shipped_records(mk_records *out) {
+  char folder[PATH_MAX];
+  assert_true(mk_env_data_path("scripts/tuning", folder, &(mk_status){0}));
+  mk_records_visit(folder, take_shipped_file, out);
+  return out->count > 0;
 }
 
 static inline void free_model_plans(model_plans *p) {

@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 
-#include "runtime/base/env.h"
 #include "tests/host/model_plans.h"
 
 enum { MAX_CODES = 512 };
@@ -145,23 +144,15 @@ static void nor_where_nothing_was_measured(void **state) {
   mk_tuning_close(&card.tuning);
 }
 
-static void take_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
-  (void)why;
-  if (strstr(path, "/nvidia-h200-")) mk_records_merge(user, r);
-}
-
 /* With the records that come along, of two sizes, a first run compiles what any size will choose. */
 static void nor_after_a_first_run_with_shipped_records(void **state) {
   (void)state;
   const mk_model_size first = {832, 480, 5},
                       others[] = {{1280, 720, 5}, {704, 384, 9}, {832, 480, 21}, {832, 480, 81}, {1280, 720, 81}};
   gpu card = {0};
-  char folder[PATH_MAX];
   model_plans plans = {0};
   mk_records used = {0};
-  assert_true(mk_env_data_path("scripts/tuning", folder, &(mk_status){0}));
-  mk_records_visit(folder, take_file, &card.tuning.shipped);
-  if (!card.tuning.shipped.count) skip();
+  if (!take_shipped_records(&card.tuning.shipped)) skip();
   add_model_plans(&plans, "a14b", first, &card.tuning);
   for (int i = 0; i < plans.count; i++) {
     mk_plan *p = plans.items[i];

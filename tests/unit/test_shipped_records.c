@@ -67,23 +67,14 @@ static void shipped_records(void **state) {
   if (!all.files) skip();
 }
 
-static void take_file(void *user, const char *path, const mk_records *r, const mk_status *why) {
-  (void)why;
-  if (strstr(path, "/nvidia-h200-")) mk_records_merge(user, r);
-}
-
 /* On an H200 a first run of A14B finds all that it would measure. */
 static void nothing_is_left_to_tune(void **state) {
   (void)state;
   static const mk_model_size sizes[] = {{832, 480, 81}, {1280, 720, 81}, {704, 384, 81}};
   const mk_tune_options first_run = {.near_is_ok = true};
-  char folder[PATH_MAX];
   mk_tuning known = {0};
-  mk_status st = {0};
   mk_arena arena = {0};
-  assert_true(mk_env_data_path("scripts/tuning", folder, &st));
-  mk_records_visit(folder, take_file, &known.shipped);
-  if (!known.shipped.count) skip();
+  if (!take_shipped_records(&known.shipped)) skip();
   for (int size = 0; size < 3; size++) {
     model_plans p = {0};
     mk_tune_job jobs[MK_MODEL_GRAPHS];
