@@ -173,7 +173,7 @@ static void *open_all(void *user) {
   if (ok && !beside) load_library(d);
   if (ok) open_library(d);
   reached(d, MK_GPU_LIBRARY, ok ? NULL : &why);
-  if (d->lt && is_lt_expected(o)) mk_gpu_lt_wake(d);
+  if (d->lt_handle && is_lt_expected(o)) mk_gpu_lt_wake(d);
   return NULL;
 }
 

@@ -197,16 +197,14 @@ static void drop_networks(job *j) {
   }
 }
 
+/* The experts are in memory together, unless they are offloaded, and judged when both are known; the others are alone. */
 static bool fits(job *j, int which, mk_status *st) {
-  mk_plan *plans[2] = {j->networks[which].plan};
-  int n = 1;
-  if (which == HIGH) return true; /* the experts are in memory together */
-  if (which == LOW) {
-    n = 0;
-    for (int e = 0; e < 2; e++)
-      if (expert_used(&j->request.schedule, e)) plans[n++] = j->networks[HIGH + e].plan;
-  }
   static const char *const names[NETWORKS] = {"text encoder", "transformer", "transformer", "decoder"};
+  mk_plan *plans[2];
+  int n = 0;
+  if (which == HIGH) return true;
+  for (int i = which == LOW ? HIGH : which; i <= which; i++)
+    if (which != LOW || expert_used(&j->request.schedule, i - HIGH)) plans[n++] = j->networks[i].plan;
   return mk_backend_fits(j->backend, plans, n, which == LOW && j->o->offload, names[which], st);
 }
 
