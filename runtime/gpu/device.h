@@ -60,8 +60,8 @@ typedef struct mk_gpu_device {
 /* Opens GPU `ordinal`. NULL with a message that says what is missing: driver, GPU, memory. A missing matmul library is no
  * failure: plans made with cublaslt = false do without. */
 mk_gpu_device *mk_gpu_device_open(int ordinal, mk_status *st);
-/* The same on threads of its own, which takes a third of a second: returns when the driver is loaded. Use only what was waited
- * for. */
+/* The same on threads of its own, which takes some tenths of a second: returns when the driver is loaded. Use only what was
+ * waited for. */
 mk_gpu_device *mk_gpu_device_begin(int ordinal, mk_status *st);
 /* Waits until the device is opened that far; false with what mk_gpu_device_open says. From any thread. */
 bool mk_gpu_device_wait(mk_gpu_device *d, mk_gpu_opened far, mk_status *st);
